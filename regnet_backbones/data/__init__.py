@@ -1,0 +1,1 @@
+"""Data sets: the embedded one that the package makes by itself."""
