@@ -129,7 +129,7 @@ def _compatible_stage(width: int, depth: int, point: DesignPoint) -> Stage:
     if width < 1 or round(width * point.bot_mul) % group_width:
         raise UserError(
             f"group_width={point.group_width} cannot divide a stage's bottleneck of {width} channels x"
-            f" bot_mul={point.bot_mul:g}; choose a bot_mul that is 1, a whole number or 1 over one, or another group_width"
+            f" bot_mul={point.bot_mul:g}; take a bot_mul of 1, a whole number or one over it"
         )
     return Stage(width, depth, group_width, round(width * point.bot_mul))
 
