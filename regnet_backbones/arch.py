@@ -9,6 +9,7 @@ CVPR 2021) as in timm's ``regnetz_005/040``.
 from __future__ import annotations
 
 import difflib
+import math
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -183,7 +184,8 @@ _NAME = re.compile(
 )
 
 
-def _canonical(spec: str) -> str | None:
+def _parse(spec: str) -> tuple[str, float, str] | None:
+    """Family, size in MF and rounding suffix that a name spells, whether or not there is such a RegNet."""
     match = _NAME.fullmatch(spec.strip().lower())
     if not match:
         return None
@@ -191,11 +193,16 @@ def _canonical(spec: str) -> str | None:
         megaflops = int(match["code"]) * 100.0
     else:
         megaflops = float(match["size"].replace("_", ".")) * (1000 if match["unit"] == "g" else 1)
-    family = match["family"].upper()
-    for name in archs():
-        if name.startswith(f"RegNet{family}-") and not name.endswith(_TV) and _megaflops(name) == megaflops:
-            return name + (_TV if match["tv"] else "")
-    return None
+    return f"RegNet{match['family'].upper()}-", megaflops, _TV if match["tv"] else ""
+
+
+def _canonical(spec: str) -> str | None:
+    family, megaflops, suffix = _parse(spec) or ("", 0.0, "")
+    return next((name + suffix for name in _family(family) if _megaflops(name) == megaflops), None)
+
+
+def _family(prefix: str) -> list[str]:
+    return [name for name in archs() if prefix and name.startswith(prefix) and not name.endswith(_TV)]
 
 
 def _megaflops(name: str) -> float:
@@ -203,7 +210,11 @@ def _megaflops(name: str) -> float:
     return float(size[:-2]) * (1000 if size.endswith("GF") else 1)
 
 
-def _nearest(spec: str) -> list[str]:
+def _nearest(spec: str, count: int = 3) -> list[str]:
+    """By size within the family when the name spells one, by spelling otherwise."""
+    family, megaflops, _ = _parse(spec) or ("", 0.0, "")
+    if megaflops > 0:
+        return sorted(_family(family), key=lambda name: abs(math.log(_megaflops(name) / megaflops)))[:count]
     plain = {name.lower().replace("-", ""): name for name in archs()}
-    close = difflib.get_close_matches(re.sub(r"[-_ ]", "", spec.lower()), plain, n=3, cutoff=0.0)
+    close = difflib.get_close_matches(re.sub(r"[-_ ]", "", spec.lower()), plain, n=count, cutoff=0.0)
     return [plain[name] for name in close]

@@ -16,6 +16,8 @@ from .errors import UserError
 
 STEM_STRIDE = 2
 STAGE_STRIDE = 2  # every published RegNet halves the resolution once per stage
+# Far beyond any network that fits a machine; they keep a slip of the keyboard from filling its memory.
+MAX_DEPTH, MAX_WIDTH = 1000, 65536
 
 GROUP_ROUNDINGS = ("pycls", "torchvision")
 BLOCKS = ("bottleneck", "linear")
@@ -80,6 +82,9 @@ class DesignPoint:
             self.w_m > 1,
             "must be greater than 1: it is the ratio of neighbouring stages' widths",
         )
+        _rule("depth", self.depth, self.depth <= MAX_DEPTH, f"must not exceed {MAX_DEPTH} blocks")
+        last = self.w_0 + self.w_a * (self.depth - 1)
+        _rule("w_a", self.w_a, last <= MAX_WIDTH, f"must not lead beyond {MAX_WIDTH} channels in the last block")
         _rule("w_0", self.w_0, self.w_0 % self.q == 0, f"must be a multiple of the quantum q={self.q}")
         _rule("bot_mul", self.bot_mul, self.bot_mul > 0, "must be greater than 0")
         _rule("se_ratio", self.se_ratio, 0 <= self.se_ratio <= 1, "must lie between 0 (no SE) and 1")
@@ -105,10 +110,7 @@ class DesignPoint:
         for j in range(self.depth):
             u = self.w_0 + self.w_a * j
             s = round(math.log(u / self.w_0) / math.log(self.w_m))
-            try:
-                widths.append(round(self.w_0 * self.w_m**s / self.q) * self.q)
-            except OverflowError:
-                raise UserError(f"w_a={self.w_a:g} over depth={self.depth} gives infinite widths; lower one") from None
+            widths.append(round(self.w_0 * self.w_m**s / self.q) * self.q)
         return widths
 
 
