@@ -210,14 +210,14 @@ def _recompute_contexts(block: nn.Module) -> tuple:
 def _statistics_kept(block: nn.Module) -> Iterator[None]:
     """Recomputing a block must not count its batch into the running statistics a second time."""
     norms = [m for m in block.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.training]
-    tracked = [norm.track_running_stats for norm in norms]
+    kept = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
     for norm in norms:
-        norm.track_running_stats = False
+        norm.momentum, norm.num_batches_tracked = 0.0, None
     try:
         yield
     finally:
-        for norm, track in zip(norms, tracked, strict=True):
-            norm.track_running_stats = track
+        for norm, (momentum, counter) in zip(norms, kept, strict=True):
+            norm.momentum, norm.num_batches_tracked = momentum, counter
 
 
 def _check_out_features(arch: Arch, out_features: Sequence[str] | None) -> tuple[str, ...]:
