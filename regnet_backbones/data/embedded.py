@@ -68,9 +68,7 @@ def make(
     except OSError as error:
         if target.exists():  # someone else was faster
             return _same(target, manifest)
-        raise UserError(
-            f"cannot write the embedded data to {target} ({error}): choose another folder"
-        ) from error
+        raise UserError(f"cannot write the embedded data to {target} ({error}): choose another folder") from error
     return target
 
 
@@ -80,9 +78,7 @@ def _check(parameters: dict[str, int]) -> None:
     for name, value in parameters.items():
         low, high = bounds[name]
         if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-            raise UserError(
-                f"the embedded data's {name} must be an integer from {low} to {high}, not {value!r}"
-            )
+            raise UserError(f"the embedded data's {name} must be an integer from {low} to {high}, not {value!r}")
 
 
 def _same(target: Path, manifest: dict[str, int]) -> Path:

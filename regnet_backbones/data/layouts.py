@@ -55,9 +55,7 @@ class Coco:
         self.instances["images"].append(image)
         self.instances["annotations"] += _instances(scene)
         self.panoptic["images"].append(image)
-        self.panoptic["annotations"].append(
-            image_id | {"file_name": f"{name}.png", "segments_info": segments}
-        )
+        self.panoptic["annotations"].append(image_id | {"file_name": f"{name}.png", "segments_info": segments})
         return picture
 
 

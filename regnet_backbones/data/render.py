@@ -17,7 +17,7 @@ from regnet_backbones.data.shapes import Item
 
 Rng = np.random.Generator
 SUPERSAMPLING = 4
-MIN_CONTRAST = 80.0
+MIN_CONTRAST = 100.0
 
 
 def _smooth(rng: Rng, height: int, width: int, cell_h: float, cell_w: float) -> np.ndarray:
@@ -96,7 +96,7 @@ def _colours(rng: Rng, distance: float) -> np.ndarray:
 def _contrasting(rng: Rng, backdrop: np.ndarray) -> np.ndarray:
     """Two colours (2, 3) whose mean stands off the mean colour of what they will be painted on."""
     while True:
-        colours = _colours(rng, rng.uniform(40, 130))
+        colours = _colours(rng, rng.uniform(30, 90))
         if np.linalg.norm(colours.mean(0) - backdrop) >= MIN_CONTRAST:
             return colours
 
@@ -142,7 +142,7 @@ def ground(rng: Rng, width: int, height: int) -> tuple[np.ndarray, np.ndarray]:
     for number, label in enumerate(classes):
         field = STUFF[STUFF_CLASSES[label]](rng, height, width)
         inside = band == number
-        image[inside] = _mix(field[inside], _colours(rng, rng.uniform(60, 120)))
+        image[inside] = _mix(field[inside], _colours(rng, rng.uniform(30, 80)))
     return image, (classes[band] + 1).astype(np.uint8)
 
 

@@ -15,8 +15,8 @@ from shapely.geometry.base import BaseGeometry
 from shapely.ops import unary_union
 
 EMPTY_EVERY, CROWD_EVERY = 40, 8
-MIN_VISIBLE, MIN_PIXELS, SLIVER = 0.4, 40.0, 2.0
-MEDIAN_SIDE, SPREAD_SIDE, SIDE_RANGE = 0.27, 0.6, (0.08, 0.9)
+MIN_VISIBLE, MIN_PIXELS, SLIVER = 0.5, 60.0, 2.0
+MEDIAN_SIDE, SPREAD_SIDE, SIDE_RANGE = 0.27, 0.55, (0.1, 0.9)
 MAX_ROTATION = 30.0
 ATTEMPTS = 20
 

@@ -59,8 +59,7 @@ def _iou(a, b):
 
 def test_same_seed_gives_the_same_bytes_and_another_does_not(tmp_path):
     first, again, other = (
-        _digests(embedded.make(tmp_path / name, seed=seed, **TINY))
-        for name, seed in (("a", 5), ("b", 5), ("c", 6))
+        _digests(embedded.make(tmp_path / name, seed=seed, **TINY)) for name, seed in (("a", 5), ("b", 5), ("c", 6))
     )
     assert first == again
     assert first.keys() == other.keys()
@@ -96,12 +95,14 @@ def test_both_layouts_show_the_same_images_in_various_formats(folder, coco):
 def test_ids_are_unique_and_categories_have_gaps(coco):
     images = [image["id"] for api in coco.values() for image in api.dataset["images"]]
     annotations = [record["id"] for api in coco.values() for record in api.dataset["annotations"]]
-    assert len(set(images)) == len(images) and len(set(annotations)) == len(annotations)
+    assert len(set(images)) == len(images)
+    assert len(set(annotations)) == len(annotations)
     for api in coco.values():
         names = {category["name"]: category["id"] for category in api.dataset["categories"]}
         assert names == embedded.THING_IDS
     ids = [*embedded.THING_IDS.values(), *embedded.STUFF_IDS.values()]
-    assert ids == sorted(set(ids)) and ids != list(range(1, len(ids) + 1))
+    assert ids == sorted(set(ids))
+    assert ids != list(range(1, len(ids) + 1))
 
 
 @pytest.mark.parametrize("split", SPLITS)
@@ -126,7 +127,8 @@ def test_sizes_cover_small_medium_and_large(coco):
     records = [r for r in coco["train"].dataset["annotations"] if not r["iscrowd"]]
     areas = np.array([record["area"] for record in records])
     shares = [np.mean(areas < 32**2), np.mean((areas >= 32**2) & (areas < 96**2)), np.mean(areas >= 96**2)]
-    assert min(shares) > 0.01 and max(shares) < 0.75
+    assert min(shares) > 0.01
+    assert max(shares) < 0.75
     assert areas.max() / areas.min() > 100
     sides = []
     for record in records:
@@ -152,12 +154,15 @@ def test_polygons_boxes_and_areas_agree_with_the_masks(folder, coco, split):
             edge = 0 if record["iscrowd"] else 0.6 * sum(_perimeters(record))
             assert abs(mask.sum() - record["area"]) <= edge
             assert record["area"] <= record["bbox"][2] * record["bbox"][3] + 0.1
-    assert np.mean(overlaps) > 0.97 and min(overlaps) > 0.75 and np.mean(gaps) < 1
+    assert np.mean(overlaps) > 0.97
+    assert min(overlaps) > 0.75
+    assert np.mean(gaps) < 1
 
 
 def _perimeters(record):
     for polygon in record["segmentation"]:
-        assert len(polygon) >= 6 and len(polygon) % 2 == 0
+        assert len(polygon) >= 6
+        assert len(polygon) % 2 == 0
         points = np.reshape(polygon, (-1, 2))
         yield np.linalg.norm(points - np.roll(points, 1, axis=0), axis=1).sum()
 
@@ -183,16 +188,16 @@ def test_panoptic_pictures_agree_with_instances_and_with_ade(folder, coco, split
             mask = coco[split].annToMask(instance).astype(bool)
             overlaps.append(_iou(mask, ids == segment["id"]))
             if instance["iscrowd"]:
-                assert overlaps[-1] == 1 and segment["bbox"] == instance["bbox"]
-    assert np.mean(overlaps) > 0.95 and min(overlaps) > 0.75
+                assert overlaps[-1] == 1
+                assert segment["bbox"] == instance["bbox"]
+    assert np.mean(overlaps) > 0.95
+    assert min(overlaps) > 0.75
 
 
 def test_panoptic_categories_name_things_and_stuff(folder):
     data = json.loads((folder / "coco/annotations/panoptic_val2017.json").read_text())
     kinds = {category["id"]: category["isthing"] for category in data["categories"]}
-    assert kinds == dict.fromkeys(embedded.THING_IDS.values(), 1) | dict.fromkeys(
-        embedded.STUFF_IDS.values(), 0
-    )
+    assert kinds == dict.fromkeys(embedded.THING_IDS.values(), 1) | dict.fromkeys(embedded.STUFF_IDS.values(), 0)
 
 
 def test_occluded_things_are_annotated_by_their_visible_part(coco):
@@ -239,7 +244,8 @@ def test_progress_counts_every_image_and_a_second_make_returns_at_once(tmp_path)
     assert calls == [(done, 5) for done in range(1, 6)]
     before = _digests(folder)
     assert embedded.make(tmp_path, **TINY, progress=lambda *call: calls.append(call)) == folder
-    assert len(calls) == 5 and _digests(folder) == before
+    assert len(calls) == 5
+    assert _digests(folder) == before
 
 
 @pytest.mark.parametrize("other", [{"num_train": 4}, {"num_val": 1}, {"size": 97}, {"seed": 1}])
@@ -253,7 +259,7 @@ def test_a_folder_made_with_other_parameters_is_refused_and_left_alone(tmp_path,
 
 def test_a_foreign_folder_of_that_name_is_refused(tmp_path):
     (tmp_path / "regnet_shapes").mkdir()
-    with pytest.raises(UserError, match="has no readable regnet_shapes.json"):
+    with pytest.raises(UserError, match=r"has no readable regnet_shapes\.json"):
         embedded.make(tmp_path, **TINY)
     assert list((tmp_path / "regnet_shapes").iterdir()) == []
 
@@ -269,9 +275,7 @@ def test_an_interrupted_make_leaves_nothing_behind(tmp_path, interruption):
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize(
-    "wrong", [{"num_train": 0}, {"num_val": 1.5}, {"size": 32}, {"seed": -1}, {"seed": True}]
-)
+@pytest.mark.parametrize("wrong", [{"num_train": 0}, {"num_val": 1.5}, {"size": 32}, {"seed": -1}, {"seed": True}])
 def test_impossible_parameters_are_named(tmp_path, wrong):
     (name, value), *_ = wrong.items()
     with pytest.raises(UserError, match=f"{name} must be an integer .* not {value}"):
@@ -280,5 +284,5 @@ def test_impossible_parameters_are_named(tmp_path, wrong):
 
 def test_a_root_that_cannot_be_written_is_one_sentence(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match="cannot write the embedded data to .*file"):
+    with pytest.raises(UserError, match=r"cannot write the embedded data to .*file"):
         embedded.make(tmp_path / "file", **TINY)
