@@ -17,7 +17,8 @@ BUILD=('setuptools>=80,<81' wheel packaging ninja)   # detectron2 imports pkg_re
 DETECTRON2=sal-detectron2==0.7.2                     # detectron2 itself has no release on PyPI
 MMCV=onedl-mmcv==2.3.6
 OPENMMLAB=(onedl-mmengine==0.10.12 onedl-mmdetection==3.5.1 onedl-mmsegmentation==1.4.2)
-PEERS=(timm==1.0.31 transformers==5.23.0 pycls==0.1.1 classy-vision==0.7.0 onedl-mmpretrain==1.3.6)
+# MMPretrain 1.3 does not import beside transformers 5, and MMDetection imports MMPretrain where it is installed.
+PEERS=(timm==1.0.31 transformers==4.57.6 pycls==0.1.1 classy-vision==0.7.0 onedl-mmpretrain==1.3.6)
 
 say() { printf '\033[1m[install]\033[0m %s\n' "$*"; }
 die() { printf '[install] error: %s\n' "$*" >&2; exit 1; }
