@@ -1,0 +1,11 @@
+# UPerNet on ADE20K, 80k steps of 16 images (4 GPUs):
+#   ADE20K_ROOT=... tools/train.py configs/mmseg/upernet_regnety-4gf_4xb4-80k_ade20k-512x512.py
+#       --cfg-options model.backbone.init_cfg.checkpoint=RegNetY-4.0GF_dds_8gpu.pyth
+_base_ = ["./_base_/upernet_regnet.py", "./_base_/ade20k_80k.py"]
+
+model = dict(
+    data_preprocessor=dict(size=(512, 512)),
+    backbone=dict(arch="regnety_4gf"),
+    decode_head=dict(num_classes=150),
+    auxiliary_head=dict(num_classes=150),
+)
