@@ -13,6 +13,7 @@ _PUBLIC = {
     "get_arch": "arch",
     "DesignPoint": "design_space",
     "UserError": "errors",
+    "convert": "weights.conversion",
     "RegNet": "trunk",
     "RegNetClassifier": "trunk",
     "build": "trunk",
