@@ -16,7 +16,8 @@ from ...errors import UserError
 from ...trunk import RegNet
 from .config import arch_from_config
 
-RETINANET_FINEST_STRIDE = 8  # its pyramid starts at p3
+# The features that an FPN takes when the config names none, by stride; heads ask for levels above p5 by name.
+FPN_STRIDES, RETINANET_STRIDES = range(4, 33), range(8, 33)
 
 
 class RegNetBackbone(RegNet, Backbone):
@@ -40,13 +41,13 @@ def build_regnet_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> RegNetBackbon
 @BACKBONE_REGISTRY.register()
 def build_regnet_fpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> FPN:
     """The trunk with an FPN, p2 to p6 for four stages; the last level is max-pooled."""
-    return _fpn(cfg, input_shape, finest_stride=0)
+    return _fpn(cfg, input_shape, FPN_STRIDES)
 
 
 @BACKBONE_REGISTRY.register()
 def build_retinanet_regnet_fpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> FPN:
     """The trunk with RetinaNet's FPN: p3 up, and two more levels convolved out of the trunk's last feature."""
-    return _fpn(cfg, input_shape, finest_stride=RETINANET_FINEST_STRIDE)
+    return _fpn(cfg, input_shape, RETINANET_STRIDES)
 
 
 BUILDERS = ("build_regnet_backbone", "build_regnet_fpn_backbone", "build_retinanet_regnet_fpn_backbone")
@@ -68,11 +69,11 @@ def _trunk(cfg: CfgNode, arch: Arch, input_shape: ShapeSpec, out_features: list[
     )
 
 
-def _fpn(cfg: CfgNode, input_shape: ShapeSpec, finest_stride: int) -> FPN:
+def _fpn(cfg: CfgNode, input_shape: ShapeSpec, strides: range) -> FPN:
     arch = arch_from_config(cfg)
     # A level that no head reads would leave parameters without a gradient, hence RetinaNet's other default.
     in_features = [*(cfg.MODEL.FPN.IN_FEATURES or cfg.MODEL.REGNET.OUT_FEATURES)] or [
-        name for name, stride in arch.strides.items() if name != "stem" and stride >= finest_stride
+        name for name, stride in arch.strides.items() if stride in strides
     ]
     trunk = _trunk(cfg, arch, input_shape, cfg.MODEL.REGNET.OUT_FEATURES or in_features)
     shapes = trunk.output_shape()
@@ -80,7 +81,7 @@ def _fpn(cfg: CfgNode, input_shape: ShapeSpec, finest_stride: int) -> FPN:
     in_features.sort(key=lambda name: shapes[name].stride)
     top = f"p{int(math.log2(shapes[in_features[-1]].stride))}"
     top_block: nn.Module
-    if finest_stride:
+    if strides is RETINANET_STRIDES:
         top_block = LastLevelP6P7(shapes[in_features[-1]].channels, cfg.MODEL.FPN.OUT_CHANNELS, in_features[-1])
     else:
         top_block = LastLevelMaxPool()

@@ -41,7 +41,8 @@ def add_regnet_config(cfg: CfgNode) -> None:
 
     # BN, FrozenBN, SyncBN, GN or LN.
     node.NORM = "FrozenBN"
-    # Of stem, s1, s2, ...; [] means those that the neck takes, or all stages without a neck.
+    # Of stem, s1, s2, ...; [] means those that the neck takes (strides 4 to 32, RetinaNet's 8 to 32, unless
+    # MODEL.FPN.IN_FEATURES names others), or all stages without a neck.
     node.OUT_FEATURES = []
     # 8 or 16 replaces the strides beyond it by dilation; None keeps the architecture's.
     node.OUTPUT_STRIDE = None
