@@ -126,7 +126,7 @@ def convert(
     state, zeroed = _filled(found, target)
     left_out = dict(found.left_out)
     if HEAD + "weight" in state and not (target.head and target.writes_head):
-        left_out[f"{target.title} has no classifier"] = [HEAD + leaf for leaf in ("weight", "bias")]
+        left_out[f"{target.title} has no classifier"] = found.head_keys
         state = {name: tensor for name, tensor in state.items() if not name.startswith(HEAD)}
     num_classes = layout(shapes(state)).num_classes
     _write(dst, target, _named(state, target, found.arch), known)

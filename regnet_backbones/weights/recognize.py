@@ -38,6 +38,7 @@ class Recognized:
         state: our names to tensors, the trunk and perhaps ``head.fc``.
         arch: the architecture of the trunk.
         left_out: reason to the keys that were left out for it.
+        head_keys: what the file calls the two tensors of a classifier.
         meta: the file's metadata, or what its format lets one assume, which a note then says.
         stated: whether the metadata comes from the file or the caller, not from an assumption.
     """
@@ -47,6 +48,7 @@ class Recognized:
     state: dict[str, Tensor]
     arch: Arch
     left_out: dict[str, list[str]]
+    head_keys: list[str]
     meta: Meta
     stated: bool
 
@@ -116,12 +118,13 @@ def recognize(
             f"'{contents.path}' has norms without running statistics, whose groups {candidate.format.title} chooses"
             " in its own way; only weights with batch norm can be converted from it"
         )
+    their_head = [_their_head(candidate) + leaf for leaf in ("weight", "bias")]
     if HEAD + "weight" in state and state[HEAD + "weight"].shape[-1:] != (found.stages[-1].width,):
         reason = "a classifier on other features than the last stage's"
-        left_out[reason] = [_their_head(candidate) + leaf for leaf in ("weight", "bias")]
+        left_out[reason] = their_head
         state = {name: tensor for name, tensor in state.items() if not name.startswith(HEAD)}
     known = stated or _assumed(candidate.format, state["stem.conv.weight"].shape[1])
-    return Recognized(contents.path, candidate.format, state, found, left_out, known, stated is not None)
+    return Recognized(contents.path, candidate.format, state, found, left_out, their_head, known, stated is not None)
 
 
 def _architecture(path: Path, state: Mapping[str, Tensor], wanted: Any, meta: Meta | None, partial: bool) -> Arch:
