@@ -11,7 +11,7 @@ from .. import __version__
 from ..errors import UserError
 
 # Command to the file it lives in. Importing them all would import torch to print a table of names.
-_COMMANDS = {"archs": "archs", "convert": "weights", "describe": "archs"}
+_COMMANDS = {"archs": "archs", "convert": "weights", "describe": "archs", "weights": "catalogue"}
 
 
 class _Told(click.ClickException):

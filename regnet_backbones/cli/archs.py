@@ -7,14 +7,12 @@ import json
 from typing import Any
 
 import click
-from rich import box
-from rich.console import Console
-from rich.table import Table
 
 from ..arch import Arch, get_arch
 from ..arch import archs as named_archs
 from ..complexity import complexity
 from ..errors import UserError
+from .tables import print_table
 
 _UNITS = "params and MACs count the 1000-class classifier too; acts are the elements that convolutions put out"
 
@@ -53,17 +51,6 @@ def _facts(arch: Arch, size: tuple[int, int]) -> dict[str, Any]:
     }
 
 
-def _table(title: str, columns: list[str], rows: list[list[Any]], caption: str) -> None:
-    table = Table(title=title, caption=caption, title_justify="left", caption_justify="left", box=box.SIMPLE_HEAD)
-    for i, column in enumerate(columns):
-        table.add_column(column, justify="left" if i == 0 else "right", no_wrap=True)
-    for row in rows:
-        table.add_row(*map(str, row))
-    # In a narrow terminal the lines wrap: rich would cut the numbers short instead.
-    natural = Console(width=1000).measure(table).maximum
-    Console(width=max(natural, Console().width)).print(table)
-
-
 def _list(values: list[int]) -> str:
     return str(values[0]) if len(set(values)) == 1 < len(values) else " ".join(map(str, values))
 
@@ -91,7 +78,7 @@ def archs(size: str, as_json: bool) -> None:
         for fact in facts
     ]
     columns = ["arch", "widths", "depths", "group widths", "params M", "MACs M", "acts M"]
-    _table(f"RegNets at {pixels[0]}x{pixels[1]}", columns, rows, _UNITS)
+    print_table(f"RegNets at {pixels[0]}x{pixels[1]}", columns, rows, _UNITS)
 
 
 @click.command()
@@ -122,4 +109,6 @@ def describe(arch: str, size: str, as_json: bool) -> None:
     rows.append(["trunk", "", "", "", "", *(_million(facts["trunk"][key]) for key in ("params", "flops", "acts"))])
     rows.append(["with classifier", "", "", "", "", *(_million(facts[key]) for key in ("params", "flops", "acts"))])
     columns = ["part", "stride", "CxHxW out", "depth", "group width", "params M", "MACs M", "acts M"]
-    _table(f"{network.name} at {pixels[0]}x{pixels[1]}", columns, rows, "MACs are multiply-adds; acts as pycls counts")
+    print_table(
+        f"{network.name} at {pixels[0]}x{pixels[1]}", columns, rows, "MACs are multiply-adds; acts as pycls counts"
+    )

@@ -5,10 +5,15 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any
 
+from .download import resolvable, resolve
+
 if TYPE_CHECKING:
     from torch import Tensor
 
     from .meta import Meta
+
+
+__all__ = ["load_backbone", "resolvable", "resolve"]
 
 
 def load_backbone(
