@@ -30,8 +30,8 @@ class RegNetBackbone(RegNet, BaseModule):
         frozen_stages: -1 freezes nothing, 0 the stem, 1 the stem and s1, and so on.
         norm_cfg: ``type`` BN, SyncBN, FrozenBN, GN, LN or any norm registered in MMCV, with ``requires_grad``,
             ``eps`` and the type's own options.
-        norm_eval: batch norms stay in eval mode while training. MMDetection's RegNet has True here by default,
-            MMSegmentation's and MMPretrain's networks False; the configs of this project always say which.
+        norm_eval: batch norms stay in eval mode while training. True by default as in MMDetection's RegNet, where
+            MMSegmentation's networks have False; the configs of this project always say which.
         with_cp: recompute activations in the backward pass instead of keeping them.
         output_stride: 8 or 16 replaces the strides beyond it by dilation.
         drop_path_rate: stochastic depth of the last block.
@@ -50,7 +50,7 @@ class RegNetBackbone(RegNet, BaseModule):
         out_indices: Sequence[int] | None = None,
         frozen_stages: int = -1,
         norm_cfg: Mapping | None = None,
-        norm_eval: bool = False,
+        norm_eval: bool = True,
         with_cp: bool = False,
         output_stride: int | None = None,
         drop_path_rate: float = 0.0,
@@ -96,7 +96,7 @@ class RegNetBackbone(RegNet, BaseModule):
         self.init_cfg = given
         loaded = [config for config in pretrained if config.get("checkpoint")]
         for config in loaded:
-            weights = read_weights(config["checkpoint"], config.get("prefix"))
+            weights = read_weights(config["checkpoint"], self.arch, config.get("prefix"))
             self.load_state_dict(weights, strict=not self.allow_partial)
         if self.freeze_at and not loaded:
             print_log(
