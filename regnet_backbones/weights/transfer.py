@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from requests import Response
 
 Progress = Callable[[int, "int | None"], None]
-CHUNK = 1 << 20  # bytes
+CHUNK = 1 << 16  # bytes; of a cut one nothing is kept
 TIMEOUT = (10, 60)  # seconds to connect, and to wait for the next bytes
 
 
