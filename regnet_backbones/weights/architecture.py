@@ -5,18 +5,15 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from functools import lru_cache
-
-import torch
 
 from ..arch import Arch, get_arch, identify
 from ..design_space import Stage
 from ..errors import UserError
-from .strict import Fit, Shape, compare
+from .rename import LEAVES
+from .strict import COUNTER, Fit, Shape, compare
 
 HEAD = "head.fc."
 _BLOCK = re.compile(r"s(\d+)\.b(\d+)\.")
-_STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
 
 
 @dataclass(frozen=True)
@@ -41,19 +38,42 @@ def layout(shapes: Mapping[str, Shape]) -> Layout:
     )
 
 
-@lru_cache(maxsize=32)
-def expected_shapes(arch: Arch, layout: Layout = Layout()) -> dict[str, Shape]:
-    """Name to shape of every tensor of ``arch``, in the trunk's order."""
-    from ..trunk import RegNet, RegNetClassifier  # the trunk itself compares its checkpoints with this package
-
+def expected_shapes(arch: Arch, layout: Layout | None = None) -> dict[str, Shape]:
+    """Name to shape of every tensor of ``arch``, in the trunk's order. Strings and numbers only: no torch."""
     layout = layout or Layout()
-    with torch.device("meta"):
-        if layout.num_classes:
-            network = RegNetClassifier(arch, layout.num_classes, in_channels=layout.in_channels)
-        else:
-            network = RegNet(arch, in_channels=layout.in_channels)
-        state = network.state_dict()
-    return {n: tuple(t.shape) for n, t in state.items() if layout.batch_norm or not n.endswith(_STATISTICS)}
+    shapes: dict[str, Shape] = {}
+    shapes["stem.conv.weight"] = (arch.stem_width, layout.in_channels, 3, 3)
+    _add_norm(shapes, "stem.bn", arch.stem_width, layout)
+    w_in = arch.stem_width
+    for i, stage in enumerate(arch.stages, 1):
+        for j in range(1, stage.depth + 1):
+            projects = (j == 1 and stage.stride != 1) or w_in != stage.width
+            if projects and arch.block == "bottleneck":
+                shapes[f"s{i}.b{j}.proj.weight"] = (stage.width, w_in, 1, 1)
+                _add_norm(shapes, f"s{i}.b{j}.bn", stage.width, layout)
+            _add_transform(shapes, f"s{i}.b{j}.f", w_in, stage, arch.squeeze_width(w_in), layout)
+            w_in = stage.width
+    if layout.num_classes:
+        shapes[HEAD + "weight"], shapes[HEAD + "bias"] = (layout.num_classes, w_in), (layout.num_classes,)
+    return shapes
+
+
+def _add_transform(shapes: dict[str, Shape], f: str, w_in: int, stage: Stage, w_se: int, layout: Layout) -> None:
+    w_b = stage.bottleneck_width
+    shapes[f"{f}.a.weight"] = (w_b, w_in, 1, 1)
+    _add_norm(shapes, f"{f}.a_bn", w_b, layout)
+    shapes[f"{f}.b.weight"] = (w_b, stage.group_width, 3, 3)
+    _add_norm(shapes, f"{f}.b_bn", w_b, layout)
+    if w_se:
+        shapes[f"{f}.se.f_ex.0.weight"], shapes[f"{f}.se.f_ex.0.bias"] = (w_se, w_b, 1, 1), (w_se,)
+        shapes[f"{f}.se.f_ex.2.weight"], shapes[f"{f}.se.f_ex.2.bias"] = (w_b, w_se, 1, 1), (w_b,)
+    shapes[f"{f}.c.weight"] = (stage.width, w_b, 1, 1)
+    _add_norm(shapes, f"{f}.c_bn", stage.width, layout)
+
+
+def _add_norm(shapes: dict[str, Shape], name: str, channels: int, layout: Layout) -> None:
+    leaves = LEAVES if layout.batch_norm else LEAVES[:2]
+    shapes.update({f"{name}.{leaf}": () if leaf == COUNTER else (channels,) for leaf in leaves})
 
 
 def fit(arch: Arch, shapes: Mapping[str, Shape]) -> Fit:

@@ -171,7 +171,7 @@ def write(path: str | os.PathLike, data: Mapping[str, Any], *, metadata: Meta | 
             _safetensors().torch.save_file(_compact(data), partial, metadata=header)
         elif container == "pickle":
             with partial.open("wb") as file:
-                pickle.dump(_numpy(data), file, protocol=4)
+                pickle.dump(_numpy(data), file, protocol=5)
         else:
             torch.save(_compact(data), partial)
 
