@@ -44,8 +44,7 @@ def resolve(spec: str | os.PathLike, cache_dir: str | os.PathLike | None = None)
     if "://" not in text:
         return Path(text).expanduser(), read_sidecar(Path(text).expanduser())
     path = get(text, cache_dir)
-    meta = read_sidecar(path)
-    return path, meta if meta and meta.channel_order else None
+    return path, read_sidecar(path)
 
 
 def resolvable(spec: str) -> bool:

@@ -26,7 +26,8 @@ def write_sidecar(file: str | os.PathLike, meta: Meta) -> None:
 
 
 def read_sidecar(file: str | os.PathLike) -> Meta | None:
-    """The metadata beside ``file``; None if there is none, or if it is that of another file of this name."""
+    """The metadata beside ``file``; None if there is none, if it is that of another file of this name, or if it
+    does not know which pixels the file expects."""
     path = sidecar_of(file)
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
@@ -38,7 +39,7 @@ def read_sidecar(file: str | os.PathLike) -> Meta | None:
     if meta.sha256 != digest(file):
         logger.warning("'%s' is not about the present '%s', whose sha256 is another; it is ignored", path, file)
         return None
-    return meta
+    return meta if meta.channel_order else None
 
 
 def digest(file: str | os.PathLike, algorithm: str = "sha256") -> str:
