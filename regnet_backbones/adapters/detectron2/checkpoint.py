@@ -88,7 +88,7 @@ def fetch(path: str) -> str:
 
 def _placed(tensors: dict[str, Any], prefix: str) -> dict[str, Any]:
     """The tensors under the name that the backbone has in this model, wherever it was in the checkpoint's."""
-    found = [name[: -len(STEM)] for name in tensors if name.endswith(STEM)]
+    found = [name[: -len(STEM)] for name in tensors if f".{name}".endswith(f".{STEM}")]
     if len(found) != 1 or found[0] == prefix:
         return tensors
     theirs = found[0]

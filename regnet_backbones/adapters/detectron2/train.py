@@ -30,6 +30,7 @@ from detectron2.evaluation import (
 )
 from detectron2.solver import build as solver
 from detectron2.utils import comm
+from detectron2.utils.logger import setup_logger
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -209,9 +210,15 @@ def _clipped_together(optimizer: torch.optim.Optimizer, clip: CfgNode) -> torch.
     return optimizer
 
 
+def begin(cfg: CfgNode, args: Namespace) -> None:
+    """Detectron2's ``default_setup`` (output folder, logs, seeds), with our own messages in the same log."""
+    default_setup(cfg, args)
+    setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name="regnet_backbones", abbrev_name="regnet")
+
+
 def main(cfg: CfgNode, args: Namespace) -> Any:
     """What one process does: train, or evaluate with ``args.eval_only``. Returns the evaluation's results."""
-    default_setup(cfg, args)
+    begin(cfg, args)
     if not args.eval_only:
         trainer = Trainer(cfg)
         trainer.resume_or_load(resume=args.resume)
