@@ -88,3 +88,8 @@ def prepare_sem_seg(masks: str | os.PathLike) -> None:
     except OSError as error:
         if not target.exists():  # otherwise another process was faster
             raise UserError(f"cannot prepare the masks of {source} in {target}: {error}") from error
+
+
+def read_mask(path: str, dtype: Any = None) -> np.ndarray:
+    """A label map (H, W), for Detectron2's SemSegEvaluator, whose own reader fails with numpy 2."""
+    return np.array(Image.open(path), dtype=dtype)

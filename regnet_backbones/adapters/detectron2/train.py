@@ -36,19 +36,25 @@ from torch.nn.parallel import DistributedDataParallel
 
 from ...errors import UserError
 from .checkpoint import RegNetCheckpointer
+from .datasets import read_mask
 
 logger = logging.getLogger(__name__)
+
+
+def _semantic(name: str, folder: str) -> SemSegEvaluator:
+    return SemSegEvaluator(name, output_dir=folder, sem_seg_loading_fn=read_mask)
+
 
 # Metadata's evaluator_type to evaluators, called with the data set's name and a folder.
 EVALUATORS = {
     "coco": [lambda name, folder: COCOEvaluator(name, output_dir=folder)],
     "lvis": [lambda name, folder: LVISEvaluator(name, output_dir=folder)],
-    "sem_seg": [lambda name, folder: SemSegEvaluator(name, output_dir=folder)],
+    "sem_seg": [_semantic],
     "pascal_voc": [lambda name, folder: PascalVOCDetectionEvaluator(name)],
     "cityscapes_instance": [lambda name, folder: CityscapesInstanceEvaluator(name)],
     "cityscapes_sem_seg": [lambda name, folder: CityscapesSemSegEvaluator(name)],
     "coco_panoptic_seg": [
-        lambda name, folder: SemSegEvaluator(name, output_dir=folder),
+        _semantic,
         lambda name, folder: COCOEvaluator(name, output_dir=folder),
         lambda name, folder: COCOPanopticEvaluator(name, folder),
     ],
