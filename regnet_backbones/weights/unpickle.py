@@ -87,6 +87,19 @@ def _encode(text: str, encoding: str = "latin1") -> bytes:
     return text.encode("latin1")
 
 
+def _attribute(thing: Any, name: str) -> _Inert:
+    """The methods that a training log keeps by name."""
+    if thing is not _Inert:
+        raise UnsafePickleError("getattr")
+    return _Inert()
+
+
+def _no_bytes() -> bytes:
+    """How pickles of protocol 2 write empty bytes."""
+    return b""
+
+
+_BUILTINS = ("builtins", "__builtin__")
 _STAND_INS: dict[str, Callable] = {
     "numpy.ndarray": _Array,
     "numpy.dtype": _Dtype,
@@ -95,6 +108,8 @@ _STAND_INS: dict[str, Callable] = {
     **{f"{core}.numeric._frombuffer": _from_buffer for core in ("numpy.core", "numpy._core")},
     # What a training run of MMEngine leaves beside the weights.
     "mmengine.logging.history_buffer.HistoryBuffer": _Inert,
+    **{f"{builtins}.getattr": _attribute for builtins in _BUILTINS},
+    **{f"{builtins}.bytes": _no_bytes for builtins in _BUILTINS},
 }
 _PICKLE_GLOBALS = _STAND_INS | {"collections.OrderedDict": OrderedDict, "_codecs.encode": _encode}
 
