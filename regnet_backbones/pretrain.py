@@ -35,14 +35,18 @@ class Crops:
     classes: list[str]
 
     def batch(self, indices: Tensor, size: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Normalized crops (n, 3, size, size): a random window of the stored ones, half of them mirrored."""
+        """Normalized crops (n, 3, size, size): one random window of all, half of them mirrored, half recoloured."""
         margin = self.pixels.shape[-1] - size
         top, left = torch.randint(margin + 1, (2,), generator=generator).tolist()
         x = self.pixels[indices, :, top : top + size, left : left + size].float()
-        mirrored = torch.rand(len(indices), generator=generator) < 0.5
+        mirrored, recoloured = torch.rand((2, len(indices)), generator=generator) < 0.5
         x[mirrored] = x[mirrored].flip(-1)
-        mean, std = torch.tensor(PIXEL_MEAN), torch.tensor(PIXEL_STD)
-        return (x - mean[:, None, None]) / std[:, None, None], self.labels[indices]
+        x[recoloured] = x[recoloured][:, torch.randperm(3, generator=generator)]
+        return _normalize(x), self.labels[indices]
+
+
+def _normalize(x: Tensor) -> Tensor:
+    return (x - torch.tensor(PIXEL_MEAN)[:, None, None]) / torch.tensor(PIXEL_STD)[:, None, None]
 
 
 def read_crops(images: Path, annotations: Path, size: int, context: float = 1.25, smallest: int = 8) -> Crops:
@@ -86,7 +90,7 @@ def _crop(image: Image.Image, box: list[float], size: int, context: float) -> np
     x, y, width, height = box
     half = max(width, height) * context / 2
     window = (x + width / 2 - half, y + height / 2 - half, x + width / 2 + half, y + height / 2 + half)
-    # Beyond the image's edge PIL fills with black, as padding does in a detector after normalization by zeros.
+    # Beyond the image's edge PIL fills with black.
     square = image.transform((size, size), Image.Transform.EXTENT, window, Image.Resampling.BILINEAR)
     return np.asarray(square)[:, :, ::-1].transpose(2, 0, 1)
 
@@ -100,7 +104,7 @@ def pretrain(
     iterations: int = 600,
     batch_size: int = 64,
     size: int = 64,
-    learning_rate: float = 2e-3,
+    learning_rate: float = 4e-3,
     seed: int = 0,
     progress: Callable[[int, int], object] | None = None,
 ) -> float:
@@ -150,9 +154,8 @@ def pretrain(
 @torch.no_grad()
 def _accuracy(network: RegNetClassifier, crops: Crops, size: int, batch_size: int) -> float:
     margin = (crops.pixels.shape[-1] - size) // 2
-    mean, std = torch.tensor(PIXEL_MEAN)[:, None, None], torch.tensor(PIXEL_STD)[:, None, None]
     right = 0
     for pixels, labels in zip(crops.pixels.split(batch_size), crops.labels.split(batch_size), strict=True):
-        x = (pixels[:, :, margin : margin + size, margin : margin + size].float() - mean) / std
+        x = _normalize(pixels[:, :, margin : margin + size, margin : margin + size].float())
         right += (network(x).argmax(1) == labels).sum().item()
     return right / len(crops.labels)

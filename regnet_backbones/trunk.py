@@ -115,7 +115,7 @@ class RegNet(nn.Module):
         """He et al.'s normal initialization over the fan out, as pycls and Detectron2 do."""
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
-                fan_out = math.prod(module.kernel_size) * module.out_channels // module.groups
+                fan_out = math.prod(module.kernel_size) * module.out_channels
                 nn.init.normal_(module.weight, std=math.sqrt(2.0 / fan_out))
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
