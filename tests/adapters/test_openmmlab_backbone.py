@@ -104,8 +104,11 @@ def test_checkpointing_gives_the_same_gradients():
     cheap = RegNetBackbone("regnety_200mf", norm_eval=False, with_cp=True).double().train()
     cheap.load_state_dict(plain.state_dict())
     x = torch.randn(2, 3, 64, 96, dtype=torch.float64)
+    calls = []
+    cheap.s1.b1.f.a.register_forward_hook(lambda *_: calls.append(1))
     for model in (plain, cheap):
         sum((f**2).mean() for f in model(x)).backward()
+    assert len(calls) == 2, "recomputed once"
     for (name, a), b in zip(plain.named_parameters(), cheap.parameters(), strict=True):
         assert relative(b.grad, a.grad) < 1e-9, name
     assert all(torch.equal(a, b) for a, b in zip(plain.buffers(), cheap.buffers(), strict=True))
