@@ -17,9 +17,11 @@ pytest.importorskip("detectron2")
 import d2_semantic
 from conftest import relative
 from d2_common import CONFIGS, TOOL, TORCHRUN, finish, overrides, start
+from detectron2.config import get_cfg
 from detectron2.data.datasets import register_coco_instances
 from detectron2.engine import default_argument_parser
 
+from regnet_backbones.adapters.detectron2 import add_regnet_config
 from regnet_backbones.adapters.detectron2.launch import run, setup
 from regnet_backbones.adapters.detectron2.train import Trainer
 
@@ -204,6 +206,23 @@ def test_losses_halve_on_four_images_and_every_gradient_flows(coco_mini, tmp_pat
     assert sum(losses[-5:]) < 0.5 * sum(losses[:5])
     silent = [name for name, p in trainer.model.named_parameters() if p.grad is None or not p.grad.any()]
     assert silent == []
+
+
+@pytest.mark.parametrize(("name", "kind"), [("SGD", torch.optim.SGD), ("AdamW", torch.optim.AdamW)])
+@pytest.mark.parametrize(("clip", "expected"), [("full_model", (0.3, 0.4)), ("norm", (0.5, 0.5)), (None, (3, 4))])
+def test_optimizers_and_clipping(name, kind, clip, expected):
+    cfg = get_cfg()
+    add_regnet_config(cfg)
+    cfg.merge_from_list(["SOLVER.OPTIMIZER", name, "SOLVER.WEIGHT_DECAY", 0.25])
+    cfg.merge_from_list(["SOLVER.CLIP_GRADIENTS.ENABLED", clip is not None, "SOLVER.CLIP_GRADIENTS.CLIP_VALUE", 0.5])
+    cfg.SOLVER.CLIP_GRADIENTS.CLIP_TYPE = clip or "value"
+    model = torch.nn.Linear(1, 1)
+    optimizer = Trainer.build_optimizer(cfg, model)
+    assert isinstance(optimizer, kind)
+    assert optimizer.param_groups[0]["weight_decay"] == 0.25
+    model.weight.grad, model.bias.grad = torch.full((1, 1), 3.0), torch.full((1,), 4.0)
+    optimizer.step()
+    assert (model.weight.grad.item(), model.bias.grad.item()) == pytest.approx(expected, rel=1e-4)
 
 
 def told(*arguments: object, datasets: Path | str) -> str:

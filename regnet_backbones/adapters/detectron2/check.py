@@ -18,7 +18,7 @@ from ...errors import UserError
 from ...trunk import RegNet
 from .backbone import BUILDERS
 from .checkpoint import fetch
-from .datasets import prepare_sem_seg
+from .datasets import prepare_sem_seg, root
 
 PARSED_LIMIT = 64_000_000  # bytes: larger annotation files are read once, by Detectron2 itself
 NORM_NODES = ("REGNET", "FPN", "ROI_BOX_HEAD", "ROI_MASK_HEAD", "SEM_SEG_HEAD", "RETINANET")
@@ -93,17 +93,16 @@ def check_dataset(name: str) -> None:
     for kind in ("json_file", "image_root", "sem_seg_root", "panoptic_root", "panoptic_json"):
         path = meta.get(kind)
         if path and "://" not in path and not os.path.exists(path):
-            raise UserError(
-                f"the data set {name} is not there: looked for {os.path.abspath(path)}; set DETECTRON2_DATASETS to"
-                f" the folder that holds {_first_folder(path)}/"
-            )
+            raise UserError(f"the data set {name} is not there: looked for {os.path.abspath(path)}; {_advice(path)}")
     if meta.get("json_file") and os.path.isfile(meta.json_file):
         _check_annotations(name, Path(meta.json_file))
 
 
-def _first_folder(path: str) -> str:
-    root = os.path.expanduser(os.getenv("DETECTRON2_DATASETS", "datasets"))
-    return os.path.relpath(path, root).split(os.sep)[0]
+def _advice(path: str) -> str:
+    first = os.path.relpath(path, root()).split(os.sep)[0]
+    if first == os.pardir:
+        return "correct the path that it is registered with"
+    return f"set DETECTRON2_DATASETS to the folder that holds {first}/"
 
 
 def _check_annotations(name: str, path: Path) -> None:
