@@ -18,6 +18,7 @@ from .file import META_KEY, Contents
 from .formats import Format, formats, get_format
 from .meta import Meta, imagenet_statistics
 from .rename import Rename
+from .sidecar import read_sidecar
 from .strict import COUNTER, Shape
 
 _AVERAGE = re.compile(r"(?<![a-z])ema(?![a-z])|averag", re.IGNORECASE)
@@ -111,7 +112,7 @@ def recognize(
     _check_values(contents.path, state)
     for path, reason in _beside(contents.data, candidate.path):
         left_out.setdefault(reason, []).append(path)
-    stated = meta or contents.meta()
+    stated = meta or contents.meta() or read_sidecar(contents.path)
     found = _architecture(contents.path, state, arch, stated, allow_partial)
     if not (layout(shapes(state)).batch_norm or candidate.format.other_norms):
         raise UserError(
