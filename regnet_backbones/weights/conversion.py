@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,10 +17,10 @@ from .file import META_KEY, container_for, read, write
 from .formats import Format, get_format
 from .meta import CHANNEL_ORDERS, Meta, imagenet_statistics
 from .recognize import Recognized, recognize, shapes
+from .sidecar import digest
 from .strict import COUNTER, compare
 
 _STEM = "stem.conv.weight"
-_CHUNK = 1 << 18  # bytes: what stays in the cache between reading and hashing
 
 
 @dataclass(frozen=True)
@@ -116,7 +115,7 @@ def convert(
     target, dst = get_format(to), Path(dst)
     _check_target(target, dst, overwrite)
     found = recognize(
-        read(src, unsafe=unsafe), source_format=source_format, arch=arch, prefix=prefix, ema=ema, meta=meta
+        read(src, unsafe=unsafe, mmap=True), source_format=source_format, arch=arch, prefix=prefix, ema=ema, meta=meta
     )
     _check_holds(target, found)
     known = _known(found, source_channel_order, source)
@@ -171,7 +170,7 @@ def _known(found: Recognized, source_channel_order: str | None, source: str) -> 
     if source_channel_order:
         known = _with_order(known, source_channel_order, found)
     if not known.sha256:
-        known = replace(known, source=source or known.source or found.path.name, sha256=_sha256(found.path))
+        known = replace(known, source=source or known.source or found.path.name, sha256=digest(found.path))
     return replace(known, arch=spec(found.arch), format=known.format or found.format.name)
 
 
@@ -242,14 +241,6 @@ def _write(dst: Path, target: Format, tensors: dict[str, Tensor], known: Meta) -
     else:
         data._metadata = {META_KEY: known.to_dict()}  # PyTorch's own place for what is said about a state dict
     write(dst, data)
-
-
-def _sha256(path: Path) -> str:
-    digest, chunk = hashlib.sha256(), memoryview(bytearray(_CHUNK))
-    with path.open("rb", buffering=0) as file:
-        while count := file.readinto(chunk):
-            digest.update(chunk[:count])
-    return digest.hexdigest()
 
 
 def _first(keys: list[str], limit: int = 3) -> str:

@@ -53,12 +53,14 @@ class Contents:
         return None if stated is None else Meta.from_dict(stated)
 
 
-def read(path: str | os.PathLike, *, unsafe: bool = False) -> Contents:
+def read(path: str | os.PathLike, *, unsafe: bool = False, mmap: bool = False) -> Contents:
     """The contents of a checkpoint file, recognized by its first bytes, not by its suffix.
 
     Args:
         path: a torch file (zip or legacy), a Detectron2 pickle, or safetensors.
         unsafe: unpickle whatever the file asks for, which can run any code it brings.
+        mmap: leave the tensors in the file where its container allows it. Whoever then writes into the same file
+            while they are in use crashes the process; replacing the file is harmless.
 
     Raises:
         UserError: no such file, not a checkpoint, damaged, or a pickle that wants more than data.
@@ -66,7 +68,7 @@ def read(path: str | os.PathLike, *, unsafe: bool = False) -> Contents:
     path = Path(path)
     container, load = _recognize(path)
     try:
-        data, metadata = load(path, unsafe)
+        data, metadata = load(path, unsafe, mmap)
     except UnsafePickleError as error:
         raise UserError(
             f"'{path}' wants to unpickle {error}, which is neither a tensor nor a plain container; if you trust"
@@ -101,31 +103,32 @@ def _recognize(path: Path) -> tuple[str, Callable]:
     raise UserError(f"'{path}' is not a checkpoint: it starts like no torch, pickle or safetensors file")
 
 
-def _read_torch_zip(path: Path, unsafe: bool) -> tuple[Any, dict]:
+def _read_torch_zip(path: Path, unsafe: bool, mmap: bool) -> tuple[Any, dict]:
     _check_zip(path)
     if unsafe:
-        return plain(torch.load(path, map_location="cpu", weights_only=False, mmap=True)), {}
-    return load_torch(str(path), mmap=True), {}
+        return plain(torch.load(path, map_location="cpu", weights_only=False, mmap=mmap)), {}
+    return load_torch(str(path), mmap=mmap), {}
 
 
-def _read_torch_legacy(path: Path, unsafe: bool) -> tuple[Any, dict]:
+def _read_torch_legacy(path: Path, unsafe: bool, mmap: bool) -> tuple[Any, dict]:
     if unsafe:
         return plain(torch.load(path, map_location="cpu", weights_only=False)), {}
     return load_torch(str(path), mmap=False), {}
 
 
-def _read_pickle(path: Path, unsafe: bool) -> tuple[Any, dict]:
+def _read_pickle(path: Path, unsafe: bool, mmap: bool) -> tuple[Any, dict]:
     with path.open("rb") as file:
         return (plain(pickle.load(file, encoding="latin1")) if unsafe else load_pickle(file)), {}
 
 
-def _read_safetensors(path: Path, unsafe: bool) -> tuple[Any, dict]:
+def _read_safetensors(path: Path, unsafe: bool, mmap: bool) -> tuple[Any, dict]:
     with path.open("rb") as file:
         header = int.from_bytes(file.read(8), "little")
     if header > min(_SAFETENSORS_HEADER_LIMIT, path.stat().st_size - 8):
         raise UserError(f"'{path}' is damaged: its header claims {header} bytes, more than the file or format allows")
     with _safetensors().safe_open(path, framework="pt") as file:
-        return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
+        mapped = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        return mapped if mmap else {name: t.clone() for name, t in mapped.items()}, file.metadata() or {}
 
 
 def _check_zip(path: Path) -> None:

@@ -217,6 +217,15 @@ def test_memory_stays_small(tmp_path):
     assert int(done.stdout) < 100_000  # KiB
 
 
+@pytest.mark.parametrize("suffix", [".pth", ".pkl", ".safetensors"])
+def test_the_file_may_be_written_into_after_reading(tmp_path, suffix):
+    path = tmp_path / f"a{suffix}"
+    file.save(path, tensors(), META)
+    found = file.read(path).data
+    os.truncate(path, 10)
+    assert torch.equal(found.get("model", found)["double"], tensors()["double"])
+
+
 @pytest.mark.parametrize("path", ["missing.pth", "."])
 def test_no_file(tmp_path, path):
     with pytest.raises(UserError, match="cannot be read"):
