@@ -57,9 +57,7 @@ def test_prefix_and_shallower_backbone(trained, tmp_path):
     path = write(tmp_path / "detector.pth", {"state_dict": detector, "meta": {}})
     assert holds(initialized(path, prefix="backbone"), trained)
     assert holds(initialized(path, prefix="backbone.", out_indices=(1,)), trained)
-    with pytest.raises(
-        UserError, match=r"nothing .* begins with 'student\.'; its names begin with backbone, neck"
-    ):
+    with pytest.raises(UserError, match=r"nothing .* begins with 'student\.'; its names begin with backbone, neck"):
         initialized(path, prefix="student")
 
 
