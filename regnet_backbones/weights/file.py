@@ -43,14 +43,16 @@ class Contents:
 
     def meta(self) -> Meta | None:
         """Our metadata, wherever the container has room for it; None when the file has none."""
-        if META_KEY in self.metadata:
-            try:
+        try:
+            if META_KEY in self.metadata:
                 return Meta.from_dict(json.loads(self.metadata[META_KEY]))
-            except json.JSONDecodeError as error:
-                raise UserError(f"the metadata '{META_KEY}' of '{self.path}' is not JSON: {error}") from error
-        hidden = getattr(self.data, "_metadata", {})
-        stated = self.data.get(META_KEY, hidden.get(META_KEY))
-        return None if stated is None else Meta.from_dict(stated)
+            hidden = getattr(self.data, "_metadata", {})
+            stated = self.data.get(META_KEY, hidden.get(META_KEY))
+            return None if stated is None else Meta.from_dict(stated)
+        except json.JSONDecodeError as error:
+            raise UserError(f"the metadata '{META_KEY}' of '{self.path}' is not JSON: {error}") from error
+        except UserError as error:
+            raise UserError(f"the metadata of '{self.path}' is damaged: {error}") from error
 
 
 def read(path: str | os.PathLike, *, unsafe: bool = False, mmap: bool = False) -> Contents:
