@@ -19,9 +19,21 @@ from torch import nn
 pytest.importorskip("mmdet")
 pytest.importorskip("mmseg")
 
+from mmengine.registry import DefaultScope
+
 from regnet_backbones import RegNetClassifier, UserError
 from regnet_backbones.adapters.openmmlab import CPUDistributedDataParallel
 from regnet_backbones.adapters.openmmlab.tools import main
+
+
+@pytest.fixture(autouse=True)
+def default_scope():
+    """A run in this process leaves its framework's scope behind, where other tests would build their models."""
+    before = DefaultScope._instance_dict.copy()
+    yield
+    DefaultScope._instance_dict.clear()
+    DefaultScope._instance_dict.update(before)
+
 
 COCO_LINE = re.compile(r"Average (?:Precision|Recall)\s+\(A[PR]\) @\[.*\] = -?\d\.\d+")
 
