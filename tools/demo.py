@@ -38,7 +38,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--out", type=Path, default=ROOT / "demo", help="folder for data and results")
     parser.add_argument("--pretrain-iterations", type=int, default=500, help="batches of 64 crops")
     parser.add_argument("--iterations", type=int, default=240, help="batches of 8 images, in each of the two runs")
-    parser.add_argument("--images", type=int, default=320, help="training images to make")
+    parser.add_argument("--images", type=int, default=640, help="training images to make")
     parser.add_argument("--seed", type=int, default=0)
     return parser.parse_args(argv)
 
@@ -133,7 +133,7 @@ def log_to(path: Path) -> None:
     """Everything that is told goes to the run's log; the screen belongs to the bars."""
     handler = logging.FileHandler(path)
     handler.setFormatter(logging.Formatter("[%(asctime)s %(name)s] %(message)s"))
-    for name in ("detectron2", "fvcore", "regnet_backbones", "py.warnings"):
+    for name in ("detectron2", "fvcore", "regnet_backbones", "py.warnings", "torch"):
         logger = logging.getLogger(name)
         logger.handlers, logger.propagate = [handler], False
         logger.setLevel(logging.INFO)

@@ -171,7 +171,7 @@ def test_another_arch_is_an_error_that_names_the_shapes(tmp_path):
 
 def test_a_checkpoint_without_any_backbone_is_an_error(tmp_path):
     torch.save({"model": {"conv1.weight": torch.zeros(64, 3, 7, 7)}}, tmp_path / "resnet.pth")
-    with pytest.raises(UserError, match=r"220 of its 220 tensors are missing"):
+    with pytest.raises(UserError, match=r"resnet\.pth' holds no RegNet in the names of any known format"):
         RegNetCheckpointer(detector("regnetx_200mf")).load(str(tmp_path / "resnet.pth"))
 
 

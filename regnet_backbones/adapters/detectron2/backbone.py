@@ -8,13 +8,14 @@ from itertools import pairwise
 from detectron2.config import CfgNode
 from detectron2.layers import ShapeSpec
 from detectron2.modeling import BACKBONE_REGISTRY, FPN, ROI_HEADS_REGISTRY, Backbone
-from detectron2.modeling.backbone.fpn import LastLevelMaxPool, LastLevelP6P7
+from detectron2.modeling.backbone.fpn import LastLevelMaxPool
 from torch import nn
 
 from ...arch import Arch
 from ...errors import UserError
 from ...trunk import RegNet
 from .config import arch_from_config
+from .retinanet import TopLevels
 
 # The features that an FPN takes when the config names none, by stride; heads ask for levels above p5 by name.
 FPN_STRIDES, RETINANET_STRIDES = range(4, 33), range(8, 33)
@@ -82,7 +83,7 @@ def _fpn(cfg: CfgNode, input_shape: ShapeSpec, strides: range) -> FPN:
     top = f"p{int(math.log2(shapes[in_features[-1]].stride))}"
     top_block: nn.Module
     if strides is RETINANET_STRIDES:
-        top_block = LastLevelP6P7(shapes[in_features[-1]].channels, cfg.MODEL.FPN.OUT_CHANNELS, in_features[-1])
+        top_block = _p6_p7(cfg, top if cfg.MODEL.FPN.P6_FROM_P5 else in_features[-1], shapes)
     else:
         top_block = LastLevelMaxPool()
         top_block.in_feature = top  # Detectron2 takes p5 whatever the pyramid ends with
@@ -95,6 +96,12 @@ def _fpn(cfg: CfgNode, input_shape: ShapeSpec, strides: range) -> FPN:
         fuse_type=cfg.MODEL.FPN.FUSE_TYPE,
     )
     return _fitting_heads(cfg, fpn)
+
+
+def _p6_p7(cfg: CfgNode, source: str, shapes: dict[str, ShapeSpec]) -> TopLevels:
+    out = cfg.MODEL.FPN.OUT_CHANNELS
+    channels = shapes[source].channels if source in shapes else out
+    return TopLevels(channels, out, source, relu_before_p7=cfg.MODEL.FPN.RELU_BEFORE_P7)
 
 
 def _require_pyramid(trunk: RegNetBackbone, in_features: list[str]) -> None:
@@ -120,6 +127,7 @@ def _fitting_heads(cfg: CfgNode, backbone: Backbone) -> Backbone:
         "GeneralizedRCNN": ("RPN", "ROI_HEADS"),
         "ProposalNetwork": ("RPN",),
         "RetinaNet": ("RETINANET",),
+        "ClippedRetinaNet": ("RETINANET",),
         "SemanticSegmentor": ("SEM_SEG_HEAD",),
         "PanopticFPN": ("RPN", "ROI_HEADS", "SEM_SEG_HEAD"),
     }.get(model.META_ARCHITECTURE, ())

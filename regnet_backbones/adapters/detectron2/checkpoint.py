@@ -11,12 +11,19 @@ import os
 from typing import Any
 
 from detectron2.checkpoint import DetectionCheckpointer
+from detectron2.config import CfgNode
 from detectron2.utils.file_io import PathManager
 
 from ...errors import UserError
 from ...trunk import RegNet
-from ...weights.file import read, write
+from ...weights import load_backbone, resolvable, resolve
+from ...weights.file import META_KEY, read, write
+from ...weights.meta import CHANNEL_ORDERS, Meta
+from ...weights.pixels import check_pixels
+from ...weights.sidecar import read_sidecar
 from ...weights.strict import compare, left_out, require_fit
+from .backbone import BUILDERS
+from .config import arch_from_config
 
 STEM = "stem.conv.weight"  # every RegNet has it, under whatever prefix
 SWITCH = "MODEL.REGNET.ALLOW_PARTIAL True"
@@ -24,12 +31,22 @@ logger = logging.getLogger(__name__)
 
 
 class RegNetCheckpointer(DetectionCheckpointer):
-    """Reads checkpoints of detectors (.pth, .pkl), with or without an FPN, and of bare trunks (ours, pycls' .pyth).
+    """Reads detectors (.pth, .pkl), with or without an FPN, and trunks in any format that ``convert`` reads.
+
+    Args:
+        cfg: the config that the model was built from; with it, the pixels that the weights expect are compared with
+            those that the config feeds, and saved checkpoints say which ones they were trained on.
 
     Raises:
-        UserError: no such file, not a checkpoint, or one that does not fit the backbone (the sentence names keys and
-            shapes) unless the backbone was built with ``allow_partial`` (``MODEL.REGNET.ALLOW_PARTIAL``).
+        UserError: no such file, not a checkpoint, one that does not fit the backbone (the sentence names keys and
+            shapes) unless the backbone was built with ``allow_partial`` (``MODEL.REGNET.ALLOW_PARTIAL``), or one
+            that expects other pixels (unless ``MODEL.REGNET.CHECK_PIXELS`` is False).
     """
+
+    def __init__(self, model: Any, save_dir: str = "", *, cfg: CfgNode | None = None, **kwargs: Any) -> None:
+        super().__init__(model, save_dir, **kwargs)
+        self.cfg = cfg
+        self.known: Meta | None = None  # what the file last read says of itself
 
     def load(self, path: str, *args: Any, **kwargs: Any) -> dict[str, Any]:
         try:
@@ -38,11 +55,17 @@ class RegNetCheckpointer(DetectionCheckpointer):
             self._parsed_url_during_load = None  # Detectron2 forgets to after an exception
 
     def _load_file(self, filename: str) -> dict[str, Any]:
-        data = read(filename).data
+        contents = read(filename)
+        data = contents.data
         if not isinstance(data.get("model"), dict):
-            data = {"model": data.get("model_state", data)}  # the second is pycls'
+            data = {"model": data}
         # Names are matched here, exactly; Detectron2's heuristics would drop what they cannot match.
         data.pop("matching_heuristics", None)
+        self.known = contents.meta() or read_sidecar(filename)
+        trunk = next((module for module in self.model.modules() if isinstance(module, RegNet)), None)
+        if trunk is not None and not any(_is_stem(name) for name in data["model"]):
+            tensors, self.known = load_backbone(filename, trunk.arch, allow_partial=True)
+            data = {"model": tensors}
         return data
 
     def _load_model(self, checkpoint: dict[str, Any]) -> Any:
@@ -54,6 +77,11 @@ class RegNetCheckpointer(DetectionCheckpointer):
                 tensors = _placed(tensors, f"{name}." if name else "")
                 _check(module, f"{name}." if name else "", tensors)
         checkpoint["model"] = tensors
+        if self.cfg is not None:
+            check_pixels(
+                self.known, fed_pixels(self.cfg), remedy=_remedy, strict=self.cfg.MODEL.REGNET.CHECK_PIXELS,
+                switch="MODEL.REGNET.CHECK_PIXELS False",
+            )  # fmt: skip
         return super()._load_model(checkpoint)
 
     def save(self, name: str, **kwargs: Any) -> None:
@@ -62,20 +90,40 @@ class RegNetCheckpointer(DetectionCheckpointer):
             return
         data = {"model": self.model.state_dict()}
         data |= {key: value.state_dict() for key, value in self.checkpointables.items()} | kwargs
+        if self.cfg is not None:
+            data[META_KEY] = fed_pixels(self.cfg).to_dict()
         path = os.path.join(self.save_dir, f"{name}.pth")
         self.logger.info("Saving checkpoint to %s", path)
         write(path, data)
         self.tag_last_checkpoint(f"{name}.pth")
 
 
+def fed_pixels(cfg: CfgNode) -> Meta:
+    """The pixels that a config feeds its network; nothing for other images than those of three colours."""
+    model = cfg.MODEL
+    colours = cfg.INPUT.FORMAT in CHANNEL_ORDERS and len(model.PIXEL_MEAN) == len(model.PIXEL_STD) == 3
+    return Meta(
+        arch=arch_from_config(cfg).name if model.BACKBONE.NAME in BUILDERS else "",
+        format="detectron2",
+        channel_order=cfg.INPUT.FORMAT if colours else "",
+        pixel_mean=tuple(model.PIXEL_MEAN) if colours else (),
+        pixel_std=tuple(model.PIXEL_STD) if colours else (),
+    )
+
+
+def _remedy(known: Meta) -> str:
+    mean, std = list(known.pixel_mean), list(known.pixel_std)
+    return f"set INPUT.FORMAT {known.channel_order}, MODEL.PIXEL_MEAN {mean} and MODEL.PIXEL_STD {std}"
+
+
 def fetch(path: str) -> str:
-    """The local file that ``path`` means: a file, or an address that Detectron2 can download.
+    """The local file that ``path`` means: a file, a name of the catalogue (``regnet://``), or an address.
 
     Raises:
-        UserError: there is no such file, or the download failed.
+        UserError: there is no such file or name, or the download failed.
     """
-    # The place for other kinds of names (a catalogue's) and for converting foreign formats is here and in
-    # RegNetCheckpointer._load_file.
+    if resolvable(path):
+        return str(resolve(path)[0])
     path = path.removesuffix("?matching_heuristics=True")  # Detectron2's request for what happens here anyway
     try:
         local = PathManager.get_local_path(path)
@@ -86,9 +134,13 @@ def fetch(path: str) -> str:
     return local
 
 
+def _is_stem(name: str) -> bool:
+    return f".{name}".endswith(f".{STEM}")
+
+
 def _placed(tensors: dict[str, Any], prefix: str) -> dict[str, Any]:
     """The tensors under the name that the backbone has in this model, wherever it was in the checkpoint's."""
-    found = [name[: -len(STEM)] for name in tensors if f".{name}".endswith(f".{STEM}")]
+    found = [name[: -len(STEM)] for name in tensors if _is_stem(name)]
     if len(found) != 1 or found[0] == prefix:
         return tensors
     theirs = found[0]

@@ -23,7 +23,7 @@ REQUIRED = tuple(PARAMETERS)[:5]
 
 
 def add_regnet_config(cfg: CfgNode) -> None:
-    """Add ``MODEL.REGNET``, and the two solver options of our trainer, to a Detectron2 config."""
+    """Add ``MODEL.REGNET``, two options of RetinaNet's FPN and two of our trainer's solver to a Detectron2 config."""
     cfg.MODEL.REGNET = node = CfgNode()
 
     # The network: a name in any usual spelling (regnety_4gf, RegNetY-4.0GF, regnety_040) or parameters as text
@@ -54,6 +54,13 @@ def add_regnet_config(cfg: CfgNode) -> None:
     node.CHECKPOINTING = False
     # Accept weights that do not fill the backbone, or that have backbone keys without a place.
     node.ALLOW_PARTIAL = False
+    # Stop when the weights expect another channel order or other statistics than INPUT.FORMAT, PIXEL_MEAN and
+    # PIXEL_STD feed; False only warns.
+    node.CHECK_PIXELS = True
+
+    # RetinaNet's levels above the trunk. MMDetection's configs have no ReLU there: a converted detector says which.
+    cfg.MODEL.FPN.RELU_BEFORE_P7 = True
+    cfg.MODEL.FPN.P6_FROM_P5 = False  # out of the FPN's last level instead of the trunk's last feature
 
     # Read by our trainer: SGD (Detectron2's) or ADAMW, with Detectron2's parameter groups either way.
     cfg.SOLVER.OPTIMIZER = "SGD"

@@ -14,6 +14,7 @@ from torch import Tensor
 from ...arch import Arch, get_arch
 from ...errors import UserError
 from ...trunk import RegNet
+from ...weights.meta import Meta
 from .norms import norm_from
 from .weights import is_pretrained, read_weights
 
@@ -37,6 +38,8 @@ class RegNetBackbone(RegNet, BaseModule):
         drop_path_rate: stochastic depth of the last block.
         in_channels: channels of the image.
         allow_partial: accept weights that do not fill the backbone or have keys without a place in it.
+        check_pixels: stop when the weights expect another channel order or other statistics than
+            ``data_preprocessor`` feeds; False only warns.
         init_cfg: MMEngine's; ``dict(type="Pretrained", checkpoint=..., prefix=...)`` must fit exactly. An empty
             ``checkpoint`` means none.
 
@@ -56,6 +59,7 @@ class RegNetBackbone(RegNet, BaseModule):
         drop_path_rate: float = 0.0,
         in_channels: int = 3,
         allow_partial: bool = False,
+        check_pixels: bool = True,
         init_cfg: dict | list[dict] | None = None,
     ) -> None:
         network = _arch(arch)
@@ -72,6 +76,8 @@ class RegNetBackbone(RegNet, BaseModule):
             allow_partial=allow_partial,
         )
         self.init_cfg = copy.deepcopy(init_cfg)
+        self.check_pixels = check_pixels
+        self.weights_meta: Meta | None = None  # what the file of the pretrained weights says of itself
 
     @classmethod
     def channels_of(
@@ -96,7 +102,7 @@ class RegNetBackbone(RegNet, BaseModule):
         self.init_cfg = given
         loaded = [config for config in pretrained if config.get("checkpoint")]
         for config in loaded:
-            weights = read_weights(config["checkpoint"], self.arch, config.get("prefix"))
+            weights, self.weights_meta = read_weights(config["checkpoint"], self.arch, config.get("prefix"))
             self.load_state_dict(weights, strict=not self.allow_partial)
         if self.freeze_at and not loaded:
             print_log(
