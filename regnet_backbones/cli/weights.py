@@ -24,15 +24,18 @@ _ORDER = click.Choice(["RGB", "BGR"], case_sensitive=False)
 @click.option("--source", default="", metavar="URL", help="Address that SRC came from, for the metadata.")
 @click.option("--unsafe", is_flag=True, help="Unpickle whatever SRC asks for, which can run any code.")
 @click.option("--force", "overwrite", is_flag=True, help="Replace DST if it exists.")
-def convert(src: Path, dst: Path, **options) -> None:
+@click.option("--whole-detector", is_flag=True, help="Neck and heads too; FORMAT: detectron2, mmdet, mmdet-regnet.")
+@click.option("--setting", "settings", multiple=True, metavar="NAME=VALUE", help="Of a detector: relu_before_p7=true.")
+def convert(src: Path, dst: Path, settings: tuple[str, ...], **options) -> None:
     """Convert a RegNet checkpoint SRC into another framework's format.
 
     The format and the architecture of SRC are recognized. DST's suffix chooses the container: .safetensors, .pkl
     (Detectron2), any other one for PyTorch's. Nothing is written unless every tensor is accounted for.
     """
     from ..weights.conversion import convert as run  # torch is imported only when a conversion runs
+    from ..weights.detectors.settings import parsed
 
-    report = run(src, dst, **options)
+    report = run(src, dst, settings=parsed(settings), **options)
     table = Table(show_header=False, box=None, pad_edge=False)
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")

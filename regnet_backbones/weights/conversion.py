@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from torch import Tensor
 from ..arch import Arch
 from ..errors import UserError
 from .architecture import HEAD, expected_shapes, layout, spec
+from .detectors import get_framework, read_detector
 from .file import META_KEY, container_for, read, write
 from .formats import Format, get_format
 from .meta import CHANNEL_ORDERS, Meta, imagenet_statistics
@@ -36,6 +38,8 @@ class Report:
         missing: what the target's own model has and the source did not.
         flipped: whether the stem's input channels were reversed.
         meta: the metadata written.
+        detector: which one, if neck and heads were converted too.
+        config_lines: what the target's config must then set.
     """
 
     src: Path
@@ -50,6 +54,8 @@ class Report:
     missing: list[str]
     flipped: bool
     meta: Meta
+    detector: str = ""
+    config_lines: list[str] = field(default_factory=list)
 
     def rows(self) -> list[tuple[str, str]]:
         """Two columns for a person."""
@@ -59,10 +65,12 @@ class Report:
             ("from", f"{self.src} ({self.source_format})"),
             ("to", f"{self.dst} ({self.target_format})"),
             ("architecture", self.arch.name),
-            ("head", head),
+            ("detector", self.detector),
+            ("head", "" if self.detector else head),
             ("converted", f"{self.converted} tensors"),
             *((f"left out: {len(keys)}", f"{reason}: {_first(keys)}") for reason, keys in self.left_out.items()),
             ("missing", ", ".join(self.missing)),
+            *(("set in the config", line) for line in self.config_lines),
             ("written as 0", f"{len(self.zeroed)} counters of batch norm, which the source lacks"),
             ("channel order", (self.meta.channel_order or "unknown") + flip),
             ("pixel mean", _numbers(self.meta.pixel_mean)),
@@ -87,6 +95,8 @@ def convert(
     source: str = "",
     unsafe: bool = False,
     overwrite: bool = False,
+    whole_detector: bool = False,
+    settings: Mapping[str, Any] | None = None,
 ) -> Report:
     """Convert a checkpoint of any RegNet from one format to another; see ``weights/formats`` for the formats.
 
@@ -105,6 +115,9 @@ def convert(
         source: the address the file came from, to note in the metadata; its name when empty.
         unsafe: unpickle whatever the file asks for, which can run any code it brings.
         overwrite: replace ``dst`` if it exists.
+        whole_detector: convert neck and heads too; ``to`` is then one of ``weights/detectors/frameworks.py``.
+        settings: what a detector's tensors do not tell, see ``weights/detectors/settings.py``; None takes what the
+            file says, or what is usual in the framework it comes from.
 
     Returns:
         What was converted, left out, filled and missing.
@@ -112,7 +125,9 @@ def convert(
     Raises:
         UserError: anything that would make the result incomplete or different; nothing is written then.
     """
-    target, dst = get_format(to), Path(dst)
+    if settings and not whole_detector:
+        raise UserError(f"{_first([*settings])} is a setting of a whole detector; add --whole-detector")
+    target, dst = get_framework(to) if whole_detector else get_format(to), Path(dst)
     _check_target(target, dst, overwrite)
     found = recognize(
         read(src, unsafe=unsafe, mmap=True), source_format=source_format, arch=arch, prefix=prefix, ema=ema, meta=meta
@@ -122,13 +137,19 @@ def convert(
     flipped = bool(channel_order) and _wants_flip(known, channel_order, found)
     if flipped:
         known = _flip(found.state, known)
+    detector = read_detector(found, known, settings or {}) if whole_detector else None
     state, zeroed = _filled(found, target)
-    left_out = dict(found.left_out)
+    left_out = dict(detector.left_out if detector else found.left_out)
     if HEAD + "weight" in state and not (target.head and target.writes_head):
         left_out[f"{target.title} has no classifier"] = found.head_keys
         state = {name: tensor for name, tensor in state.items() if not name.startswith(HEAD)}
     num_classes = layout(shapes(state)).num_classes
-    _write(dst, target, _named(state, target, found.arch), known)
+    named = _named(state, target, found.arch)
+    if detector:
+        named |= detector.named(target.name)
+        zeroed += detector.zeroed
+        known = replace(known, settings=detector.settings)
+    _write(dst, target, named, known)
     return Report(
         src=Path(src),
         dst=dst,
@@ -136,12 +157,14 @@ def convert(
         target_format=target.name,
         arch=found.arch,
         num_classes=num_classes,
-        converted=len(state) - len(zeroed),
+        converted=len(named) - len(zeroed),
         left_out=left_out,
         zeroed=zeroed,
         missing=[f"the classifier ({target.head})"] if target.head and target.writes_head and not num_classes else [],
         flipped=flipped,
         meta=known,
+        detector=str(detector or ""),
+        config_lines=detector.config_lines(target.name) if detector else [],
     )
 
 

@@ -42,6 +42,8 @@ class Recognized:
         head_keys: what the file calls the two tensors of a classifier.
         meta: the file's metadata, or what its format lets one assume, which a note then says.
         stated: whether the metadata comes from the file or the caller, not from an assumption.
+        prefix: of the trunk's names in the file.
+        rest: the tensors beside the trunk, by the file's names.
     """
 
     path: Path
@@ -52,6 +54,8 @@ class Recognized:
     head_keys: list[str]
     meta: Meta
     stated: bool
+    prefix: str = ""
+    rest: dict[str, Tensor] = field(default_factory=dict, repr=False)
 
 
 @dataclass
@@ -109,7 +113,7 @@ def recognize(
     """
     candidate = _choose(contents, source_format, prefix, ema)
     state, left_out = _renamed(contents.path, candidate)
-    _check_values(contents.path, state)
+    check_values(contents.path, state)
     for path, reason in _beside(contents.data, candidate.path):
         left_out.setdefault(reason, []).append(path)
     stated = meta or contents.meta() or read_sidecar(contents.path)
@@ -125,7 +129,19 @@ def recognize(
         left_out[reason] = their_head
         state = {name: tensor for name, tensor in state.items() if not name.startswith(HEAD)}
     known = stated or _assumed(candidate.format, state["stem.conv.weight"].shape[1])
-    return Recognized(contents.path, candidate.format, state, found, left_out, their_head, known, stated is not None)
+    rest = {key: value for key, value in candidate.tensors.items() if not key.startswith(candidate.prefix)}
+    return Recognized(
+        path=contents.path,
+        format=candidate.format,
+        state=state,
+        arch=found,
+        left_out=left_out,
+        head_keys=their_head,
+        meta=known,
+        stated=stated is not None,
+        prefix=candidate.prefix,
+        rest={key: value for key, value in rest.items() if isinstance(value, Tensor)},
+    )
 
 
 def _architecture(path: Path, state: Mapping[str, Tensor], wanted: Any, meta: Meta | None, partial: bool) -> Arch:
@@ -282,7 +298,7 @@ def _why_beside(key: str, value: Any) -> str:
     return "another network" if isinstance(value, dict) and any(_state_dicts(value)) else _NO_WEIGHTS
 
 
-def _check_values(path: Path, state: Mapping[str, Any]) -> None:
+def check_values(path: Path, state: Mapping[str, Any]) -> None:
     """Refuse what no trained network holds."""
     for name, tensor in state.items():
         if not isinstance(tensor, Tensor) or tensor.layout != torch.strided or tensor.device.type != "cpu":
