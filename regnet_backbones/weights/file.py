@@ -158,8 +158,10 @@ def save(path: str | os.PathLike, tensors: Mapping[str, Tensor], meta: Meta) -> 
     if container_for(path) == "safetensors":
         write(path, dict(tensors), metadata=meta)
     else:
-        # The second entry makes Detectron2's own checkpointer find the backbone inside a detector.
-        write(path, {"model": dict(tensors), "matching_heuristics": True, META_KEY: meta.to_dict()})
+        # The second entry makes Detectron2's own checkpointer find the backbone inside a detector; without an
+        # author it takes a pickle for Caffe2's.
+        author = {"__author__": META_KEY} if container_for(path) == "pickle" else {}
+        write(path, {"model": dict(tensors), "matching_heuristics": True, META_KEY: meta.to_dict(), **author})
 
 
 def container_for(path: str | os.PathLike) -> str:

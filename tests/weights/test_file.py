@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import pickle
 import struct
@@ -144,6 +145,20 @@ def _zip_bomb(tmp_path) -> bytes:
     return packed.read_bytes()
 
 
+def _repacked(tmp_path, compression: int, repeats: int) -> bytes:
+    """A torch file of noise, which does not shrink, with its entries listed several times for the same bytes."""
+    whole, packed = tmp_path / "whole.pth", tmp_path / "packed.pth"
+    torch.save({"a": torch.randint(0, 256, (1000,), dtype=torch.uint8)}, whole)
+    with zipfile.ZipFile(whole) as source, zipfile.ZipFile(packed, "w", compression) as target:
+        for entry in source.infolist():
+            target.writestr(entry.filename, source.read(entry))
+        for number in range(repeats):
+            for entry in [*target.filelist[: len(source.filelist)]]:
+                target.filelist.append(copy.copy(entry))
+                target.filelist[-1].filename += str(number)
+    return packed.read_bytes()
+
+
 def _flipped(content: bytes, mark: bytes) -> bytes:
     at = content.index(mark) + 2
     return content[:at] + bytes([content[at] ^ 16]) + content[at + 1 :]
@@ -159,6 +174,8 @@ BROKEN = {
     "zip of something else": lambda tmp: b"PK\x05\x06" + b"\0" * 18,
     "flipped bit in a weight": lambda tmp: _flipped(_torch_bytes(tmp, ONES), b"\x80?" * 8),
     "zip bomb": _zip_bomb,
+    "compressed": lambda tmp: _repacked(tmp, zipfile.ZIP_DEFLATED, 0),
+    "overlapping entries": lambda tmp: _repacked(tmp, zipfile.ZIP_STORED, 9),
     "huge safetensors header": lambda tmp: struct.pack("<Q", 1 << 62) + b'{"a":1}',
     "long safetensors header": lambda tmp: struct.pack("<Q", 1 << 20) + b'{"a":1}',
     "no JSON": lambda tmp: struct.pack("<Q", 7) + b"{{{{{{{",
@@ -186,6 +203,7 @@ def test_broken_files_give_one_sentence(tmp_path, kind, suffix):
     with pytest.raises(UserError, match=r"broken") as error:
         file.read(path)
     assert "\n" not in str(error.value)
+    assert ("compressed archive" in str(error.value)) == (kind in ("zip bomb", "compressed", "overlapping entries"))
     assert time.monotonic() - start < 5
 
 

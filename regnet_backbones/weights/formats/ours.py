@@ -13,7 +13,7 @@ FORMAT = Format(
     path=("model",),
     # The second entry makes Detectron2's own checkpointer find the backbone inside a detector.
     wrap=lambda tensors: {"model": tensors, "matching_heuristics": True},
-    containers=("torch", "pickle", "safetensors"),
+    containers=("torch", "safetensors"),
     channel_order="",
     other_norms=True,
 )
