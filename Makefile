@@ -9,7 +9,7 @@ help:
 	@echo "make demo       see a RegNet detector learn on embedded data (10 minutes on 2 CPU cores)"
 	@echo "make test       install every framework and run the tests"
 	@echo "make test-long  the checks that take longer"
-	@echo "make lint       check style and types; make format rewrites"
+	@echo "make lint       check style; make format rewrites"
 
 $(PY):
 	@echo "[make] making .venv"

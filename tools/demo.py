@@ -36,7 +36,7 @@ COLOURS = {"scratch": "#888888", "transferred": "#d1495b"}
 def parse(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=ROOT / "demo", help="folder for data and results")
-    parser.add_argument("--pretrain-iterations", type=int, default=500, help="batches of 64 crops")
+    parser.add_argument("--pretrain-iterations", type=int, default=600, help="batches of 64 crops")
     parser.add_argument("--iterations", type=int, default=240, help="batches of 8 images, in each of the two runs")
     parser.add_argument("--images", type=int, default=640, help="training images to make")
     parser.add_argument("--seed", type=int, default=0)
@@ -104,7 +104,7 @@ def finetuned(args: argparse.Namespace, run: str, weights: Path | None, advance:
         advance(1, 1)
         return json.loads(scores.read_text())
     folder.mkdir(parents=True, exist_ok=True)
-    steps = max(args.iterations // 4, 1)
+    steps = max(args.iterations // 3, 1)
     options = {
         "MODEL.WEIGHTS": str(weights or ""),
         "SOLVER.MAX_ITER": args.iterations,
@@ -183,7 +183,7 @@ def draw_curves(args: argparse.Namespace, path: Path) -> None:
     plt.close(figure)
 
 
-def draw_predictions(args: argparse.Namespace, path: Path, count: int = 5, score: float = 0.5) -> None:
+def draw_predictions(args: argparse.Namespace, path: Path, count: int = 5, score: float = 0.2) -> None:
     """One column per held-out image: the truth, what the scratch run finds, what the transferred one finds."""
     import matplotlib
 
@@ -203,11 +203,11 @@ def draw_predictions(args: argparse.Namespace, path: Path, count: int = 5, score
     palette = {key: tuple(int(255 * c) for c in plt.cm.tab10(i)[:3]) for i, key in enumerate(names)}
     images = [i for i in truth.getImgIds() if len(truth.getAnnIds(i, iscrowd=False)) >= 3][:count]
     figure, grid = plt.subplots(3, count, figsize=(2.4 * count, 7.4), layout="constrained")
+    for axes, title in zip(grid[:, 0], ("truth", *RUNS.values()), strict=True):
+        axes.set_ylabel(title, fontsize=11)
     for column, image_id in zip(grid.T, images, strict=True):
         picture = Image.open(coco / "val2017" / truth.loadImgs(image_id)[0]["file_name"]).convert("RGB")
-        for axes, (title, source) in zip(
-            column, {"truth": truth, **{RUNS[run]: found[run] for run in RUNS}}.items(), strict=True
-        ):
+        for axes, source in zip(column, (truth, *(found[run] for run in RUNS)), strict=True):
             things = [
                 a for a in source.loadAnns(source.getAnnIds(image_id, iscrowd=False)) if a.get("score", 1) > score
             ]
@@ -225,8 +225,6 @@ def draw_predictions(args: argparse.Namespace, path: Path, count: int = 5, score
                 axes.text(x + 1, y + 1, names[annotation["category_id"]], color="white", fontsize=6, va="top",
                           bbox={"facecolor": "black", "alpha": 0.6, "pad": 0.5, "linewidth": 0})  # fmt: skip
             axes.set(xticks=[], yticks=[])
-            if column is grid.T[0]:
-                axes.set_ylabel(title, fontsize=11)
     figure.savefig(path, dpi=110)
     plt.close(figure)
 
