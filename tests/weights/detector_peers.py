@@ -29,7 +29,7 @@ from mmengine.registry import DefaultScope
 
 from regnet_backbones.adapters.detectron2 import add_regnet_config
 
-CLASSES = 5
+CLASSES, PROPOSALS, DETECTIONS = 5, 200, 30
 D2, MM = ROOT / "configs" / "detectron2", ROOT / "configs" / "mmdet"
 CONFIGS = {
     "faster_rcnn": (D2 / "faster_rcnn_regnetx_400mf.yaml", MM / "faster-rcnn_regnetx-3.2gf_fpn_1x_coco.py"),
@@ -72,7 +72,8 @@ def detectron2(config: Path, *options: object) -> nn.Module:
     cfg = get_cfg()
     add_regnet_config(cfg)
     cfg.merge_from_file(str(config))
-    cfg.merge_from_list(["MODEL.DEVICE", "cpu", "TEST.DETECTIONS_PER_IMAGE", 50, *options])
+    limits = ("MODEL.RPN.POST_NMS_TOPK_TEST", PROPOSALS, "TEST.DETECTIONS_PER_IMAGE", DETECTIONS)
+    cfg.merge_from_list(["MODEL.DEVICE", "cpu", *limits, *options])
     return randomize(build_model(cfg), seed=1).eval()
 
 
@@ -90,7 +91,9 @@ def mmdetection(config: Path, options: dict[str, object], num_classes: int | Non
             head.num_classes = num_classes
     cfg.merge_from_dict({"model.backbone.init_cfg": None, **options})
     test = cfg.model.test_cfg
-    (test.rcnn if "rcnn" in test else test).max_per_img = 50
+    (test.rcnn if "rcnn" in test else test).max_per_img = DETECTIONS
+    if "rpn" in test:
+        test.rpn.max_per_img = PROPOSALS
     with DefaultScope.overwrite_default_scope("mmdet"):
         return randomize(MODELS.build(cfg.model), seed=2).eval()
 
@@ -102,7 +105,7 @@ def small_mmdetection(detector: str, arch: str, options: dict[str, object] | Non
     return mmdetection(CONFIGS[detector][1], small | (options or {}))
 
 
-def pictures(coco_mini: Path, count: int, short: int = 200) -> list[Tensor]:
+def pictures(coco_mini: Path, count: int, short: int = 160) -> list[Tensor]:
     """Real images (3, H, W) of 0..255 in BGR, already resized; their sides are no multiples of 32."""
     images = []
     for path in sorted((coco_mini / "val2017").glob("*.jpg"))[:count]:
@@ -127,7 +130,7 @@ def detect(model: nn.Module, image: Tensor) -> Detections:
     return Detections(found.pred_boxes.tensor, found.scores, found.pred_classes, masks)
 
 
-def calibrate(model: nn.Module, detector: str, image: Tensor, start: int = 0) -> nn.Module:
+def calibrate(model: nn.Module, detector: str, image: Tensor) -> nn.Module:
     """Scale the output layers; the first image passes through them as they become."""
     side = 1 if hasattr(model, "test_step") else 0
     targets = {row[side]: row[2:] for row in outputs(detector)}
@@ -200,7 +203,7 @@ def _detectron2_heads(model: nn.Module, detector: str, levels: list[Tensor], reg
         heads.mask_head.layers(heads.mask_pooler(levels[:4], [Boxes(regions)]))
 
 
-def regions(image: Tensor, count: int = 60) -> Tensor:
+def regions(image: Tensor, count: int = 40) -> Tensor:
     """Boxes of every size within ``image``, so that every level of the FPN is read."""
     generator = torch.Generator().manual_seed(3)
     limits = torch.tensor([image.shape[2], image.shape[1]] * 2)

@@ -17,6 +17,7 @@ from detectron2.utils.file_io import PathManager
 from ...errors import UserError
 from ...trunk import RegNet
 from ...weights import load_backbone, resolvable, resolve
+from ...weights.detectors.settings import check_settings
 from ...weights.file import META_KEY, read, write
 from ...weights.meta import CHANNEL_ORDERS, Meta
 from ...weights.pixels import check_pixels
@@ -27,6 +28,7 @@ from .config import arch_from_config
 
 STEM = "stem.conv.weight"  # every RegNet has it, under whatever prefix
 SWITCH = "MODEL.REGNET.ALLOW_PARTIAL True"
+UNCHECKED = "MODEL.REGNET.CHECK_PIXELS False"
 logger = logging.getLogger(__name__)
 
 
@@ -80,8 +82,11 @@ class RegNetCheckpointer(DetectionCheckpointer):
         if self.cfg is not None:
             check_pixels(
                 self.known, fed_pixels(self.cfg), remedy=_remedy, strict=self.cfg.MODEL.REGNET.CHECK_PIXELS,
-                switch="MODEL.REGNET.CHECK_PIXELS False",
+                switch=UNCHECKED,
             )  # fmt: skip
+            known = self.known.settings if self.known else {}
+            strict = self.cfg.MODEL.REGNET.CHECK_PIXELS
+            check_settings(known, fpn_settings(self.cfg), "detectron2", strict=strict, switch=UNCHECKED)
         return super()._load_model(checkpoint)
 
     def save(self, name: str, **kwargs: Any) -> None:
@@ -108,7 +113,16 @@ def fed_pixels(cfg: CfgNode) -> Meta:
         channel_order=cfg.INPUT.FORMAT if colours else "",
         pixel_mean=tuple(model.PIXEL_MEAN) if colours else (),
         pixel_std=tuple(model.PIXEL_STD) if colours else (),
+        settings=fpn_settings(cfg),
     )
+
+
+def fpn_settings(cfg: CfgNode) -> dict[str, bool]:
+    """What tensors do not tell of the RetinaNet that a config builds; nothing for other detectors."""
+    fpn = cfg.MODEL.FPN
+    if cfg.MODEL.BACKBONE.NAME != "build_retinanet_regnet_fpn_backbone":
+        return {}
+    return {"relu_before_p7": fpn.RELU_BEFORE_P7, "p6_from_p5": fpn.P6_FROM_P5}
 
 
 def _remedy(known: Meta) -> str:

@@ -11,6 +11,7 @@ from mmengine.runner import Runner
 from torch import nn
 
 from ...trunk import RegNet
+from ...weights.detectors.settings import check_settings
 from ...weights.file import META_KEY
 from ...weights.meta import Meta
 from ...weights.pixels import check_pixels
@@ -49,6 +50,8 @@ def _trunks(model: nn.Module) -> list[Any]:
 
 def _check(runner: Runner, trunk: Any, known: Meta) -> None:
     check_pixels(known, _fed(runner.model), remedy=_remedy, strict=trunk.check_pixels, switch=SWITCH)
+    built = _neck_settings(runner.model)
+    check_settings(known.settings, built, "mmdet", strict=trunk.check_pixels, switch=SWITCH)
 
 
 def _fed(model: nn.Module) -> Meta:
@@ -63,7 +66,17 @@ def _fed(model: nn.Module) -> Meta:
         channel_order="RGB" if preprocessor._channel_conversion else "BGR",
         pixel_mean=tuple(mean.flatten().tolist()),
         pixel_std=tuple(std.flatten().tolist()),
+        settings=_neck_settings(model),
     )
+
+
+def _neck_settings(model: nn.Module) -> dict[str, bool]:
+    """What tensors do not tell of a RetinaNet's FPN; nothing for other necks."""
+    neck = getattr(getattr(model, "module", model), "neck", None)
+    source = getattr(neck, "add_extra_convs", False)
+    if source not in ("on_input", "on_output"):
+        return {}
+    return {"relu_before_p7": bool(neck.relu_before_extra_convs), "p6_from_p5": source == "on_output"}
 
 
 def _remedy(known: Meta) -> str:

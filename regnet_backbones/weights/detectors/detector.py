@@ -1,7 +1,7 @@
 """Neck and heads of a detector, read from either framework and written for either.
 
 In between they have Detectron2's names and its order of anchors. What else differs between the frameworks is not in
-the tensors, or is the same: see ``weights/detectors/README.md``.
+the tensors, or is the same: the package lists it.
 """
 
 from __future__ import annotations

@@ -11,11 +11,13 @@ detector           Which one it is, for a reader.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from typing import Any
 
 from ...errors import UserError
 
+logger = logging.getLogger(__name__)
 SWITCHES = {"relu_before_p7": bool, "p6_from_p5": bool, "anchor_ratios": int}
 _OF_RETINANET = ("relu_before_p7", "p6_from_p5")
 
@@ -63,12 +65,43 @@ def parsed(words: tuple[str, ...]) -> dict[str, Any]:
 def config_lines(settings: Mapping[str, Any], framework: str) -> list[str]:
     """What to set in the target's config, where it differs from what this project's configs have."""
     usual = default_settings(settings["detector"], framework)
-    if framework == "detectron2":
-        lines = {"relu_before_p7": "MODEL.FPN.RELU_BEFORE_P7 {}", "p6_from_p5": "MODEL.FPN.P6_FROM_P5 {}"}
-    else:
-        source = "on_output" if settings.get("p6_from_p5") else "on_input"
-        lines = {
-            "relu_before_p7": "model.neck.relu_before_extra_convs={}",
-            "p6_from_p5": f"model.neck.add_extra_convs={source}",
-        }
-    return [line.format(settings[name]) for name, line in lines.items() if settings.get(name) != usual.get(name)]
+    return [line for name, line in _lines(settings, framework).items() if settings[name] != usual[name]]
+
+
+def check_settings(
+    known: Mapping[str, Any], built: Mapping[str, Any], framework: str, *, strict: bool, switch: str
+) -> None:
+    """Compare the settings that come with weights with those of the network that they are loaded into.
+
+    Args:
+        known: of the weights; empty when their file says nothing.
+        built: of the network; empty when it is no RetinaNet.
+        framework: whose config to correct.
+        strict: raise on a contradiction; otherwise log it as a warning.
+        switch: the setting that makes ``strict`` false.
+
+    Raises:
+        UserError: the two contradict each other.
+    """
+    wrong = [name for name in _OF_RETINANET if name in known and name in built and known[name] != built[name]]
+    if not wrong:
+        return
+    lines = _lines(known, framework)
+    sentence = (
+        f"the weights are of a RetinaNet with {', '.join(f'{name}={known[name]}' for name in wrong)}, which the config"
+        f" does not build: set {', '.join(lines[name] for name in wrong)}, or go on all the same with {switch}"
+    )
+    if strict:
+        raise UserError(sentence)
+    logger.warning(sentence)
+
+
+def _lines(settings: Mapping[str, Any], framework: str) -> dict[str, str]:
+    """Setting to the words that say it in the framework's config."""
+    source = "on_output" if settings.get("p6_from_p5") else "on_input"
+    words = {
+        "relu_before_p7": ("MODEL.FPN.RELU_BEFORE_P7 {}", "model.neck.relu_before_extra_convs={}"),
+        "p6_from_p5": ("MODEL.FPN.P6_FROM_P5 {}", f"model.neck.add_extra_convs={source}"),
+    }
+    side = 0 if framework == "detectron2" else 1
+    return {name: words[name][side].format(settings[name]) for name in _OF_RETINANET if name in settings}
