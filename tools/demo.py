@@ -193,6 +193,7 @@ def draw_predictions(args: argparse.Namespace, path: Path, count: int = 5, score
     from matplotlib import pyplot as plt
     from PIL import Image
     from pycocotools.coco import COCO
+    from torchvision.ops import nms
     from torchvision.utils import draw_bounding_boxes, draw_segmentation_masks
 
     coco = args.out / "regnet_shapes/coco"
@@ -212,12 +213,16 @@ def draw_predictions(args: argparse.Namespace, path: Path, count: int = 5, score
                 a for a in source.loadAnns(source.getAnnIds(image_id, iscrowd=False)) if a.get("score", 1) > score
             ]
             pixels = torch.from_numpy(np.asarray(picture).copy()).permute(2, 0, 1)
+            boxes = torch.tensor([a["bbox"] for a in things]).reshape(-1, 4)
+            boxes[:, 2:] += boxes[:, :2]
+            if source is not truth:  # of several classes for one thing, the likeliest
+                kept = nms(boxes, torch.tensor([a["score"] for a in things]), 0.5).tolist()
+                things, boxes = [things[i] for i in kept], boxes[kept]
+            colours = [palette[a["category_id"]] for a in things]
+            for annotation, colour in zip(things, colours, strict=True):  # one by one: overlaps would turn black
+                mask = torch.from_numpy(source.annToMask(annotation)).bool()
+                pixels = draw_segmentation_masks(pixels, mask, alpha=0.55, colors=[colour])
             if things:
-                colours = [palette[a["category_id"]] for a in things]
-                masks = torch.from_numpy(np.stack([source.annToMask(a) for a in things])).bool()
-                boxes = torch.tensor([a["bbox"] for a in things])
-                boxes[:, 2:] += boxes[:, :2]
-                pixels = draw_segmentation_masks(pixels, masks, alpha=0.55, colors=colours)
                 pixels = draw_bounding_boxes(pixels, boxes, colors=colours, width=1)
             axes.imshow(pixels.permute(1, 2, 0))
             for annotation in things:
