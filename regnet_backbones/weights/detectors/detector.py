@@ -37,7 +37,6 @@ class Detector:
         name: one of ``tables.TABLES``.
         state: Detectron2's names to tensors, in Detectron2's order of anchors.
         settings: see :mod:`.settings`.
-        used: the source's keys that ``state`` was made from.
         zeroed: names of batch norm's counters that the source lacks.
         left_out: reason to the source's keys that are neither in the trunk nor here.
     """
@@ -45,7 +44,6 @@ class Detector:
     name: str
     state: dict[str, Tensor]
     settings: dict[str, Any]
-    used: list[str]
     zeroed: list[str]
     left_out: dict[str, list[str]]
 
@@ -92,7 +90,7 @@ def read_detector(found: Recognized, known: Meta, settings: Mapping[str, Any]) -
     used = [root + key for key in parts]
     left = {reason: [k for k in keys if k not in {*used, *buffers}] for reason, keys in found.left_out.items()}
     left[_BUFFER_REASON] = buffers
-    return Detector(name, state, options, used, zeroed, {reason: keys for reason, keys in left.items() if keys})
+    return Detector(name, state, options, zeroed, {reason: keys for reason, keys in left.items() if keys})
 
 
 def _framework(found: Recognized) -> tuple[str, str]:
