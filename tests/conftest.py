@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import settings
 from torch import nn
+
+if "CI" in os.environ:  # elsewhere every run tries other examples
+    settings.register_profile("ci", derandomize=True)
+    settings.load_profile("ci")
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = ROOT.parent / "shared"

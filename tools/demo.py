@@ -38,7 +38,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--out", type=Path, default=ROOT / "demo", help="folder for data and results")
     parser.add_argument("--pretrain-iterations", type=int, default=600, help="batches of 64 crops")
     parser.add_argument("--iterations", type=int, default=240, help="batches of 8 images, in each of the two runs")
-    parser.add_argument("--images", type=int, default=640, help="training images to make")
+    parser.add_argument("--images", type=int, default=640, help="training images; an eighth more is held out")
     parser.add_argument("--seed", type=int, default=0)
     return parser.parse_args(argv)
 
@@ -276,10 +276,11 @@ def demo(args: argparse.Namespace) -> None:
     log_to(args.out / "log.txt")
     # Detectron2's catalog reads it when it is imported, which is why nothing above imports detectron2.
     os.environ["DETECTRON2_DATASETS"] = str(args.out)
+    held_out = max(args.images // 8, 16)  # every class is in 16 images
     bars = Bars()
     with bars.progress:
-        advance = bars.stage("data", f"making {args.images} + 80 images of shapes")
-        data = make(args.out, num_train=args.images, seed=args.seed, progress=advance)
+        advance = bars.stage("data", f"making {args.images} + {held_out} images of shapes")
+        data = make(args.out, num_train=args.images, num_val=held_out, seed=args.seed, progress=advance)
         advance(1, 1)
         weights = pretrained(args, data, bars.stage("pretrain", "pretraining RegNetX-200MF on crops"))
         results = {

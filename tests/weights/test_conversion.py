@@ -49,10 +49,11 @@ def equal(a: dict, b: dict) -> bool:
     return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) and a[k].dtype == b[k].dtype for k in a)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(points(), st.sampled_from(sorted(formats())), st.integers(0, 3), st.sampled_from([torch.float16, torch.float64]))
 def test_any_arch_any_format_there_and_back(tmp_path_factory, point, name, num_classes, dtype):
-    folder, arch, target = tmp_path_factory.mktemp("any"), from_point(point), get_format(name)
+    folder, target = tmp_path_factory.mktemp("any"), get_format(name)
+    arch = replace(from_point(point), point=None)  # a file without metadata does not tell its parameters
     original = state(arch, num_classes, dtype=dtype)
     file.save(folder / "own.pth", original, Meta())
     path = folder / f"theirs{SUFFIXES[target.containers[-1]]}"
