@@ -61,6 +61,8 @@ class Bars:
     def stage(self, name: str, description: str) -> Any:
         """A function (done, total) that moves this stage's bar."""
         task = self.progress.add_task(description, total=None)
+        if not self.progress.console.is_terminal:  # a log gets a line per stage, as bars need a terminal
+            print(description, flush=True)
         before, share = self.before, self.SHARES[name]
         self.before += share
 
