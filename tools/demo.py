@@ -90,6 +90,7 @@ def pretrained(args: argparse.Namespace, data: Path, advance: Any) -> Path:
 
 def finetuned(args: argparse.Namespace, run: str, weights: Path | None, advance: Any) -> dict[str, dict[str, float]]:
     """Train and evaluate one detector; returns COCO's twelve numbers for boxes and for masks."""
+    import torch
     from detectron2.engine import HookBase, default_argument_parser
     from detectron2.utils.env import seed_all_rng
 
@@ -123,6 +124,7 @@ def finetuned(args: argparse.Namespace, run: str, weights: Path | None, advance:
     seed_all_rng(cfg.SEED)
     with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints
         trainer = Trainer(cfg)
+        trainer.model.to(memory_format=torch.channels_last)  # a seventh faster on a CPU
         trainer.resume_or_load(resume=True)
         trainer.register_hooks([Advance()])
         trainer.train()
