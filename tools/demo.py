@@ -140,7 +140,7 @@ def log_to(path: Path) -> None:
     for name in ("detectron2", "fvcore", "regnet_backbones", "py.warnings", "torch"):
         logger = logging.getLogger(name)
         logger.handlers, logger.propagate = [handler], False
-        logger.setLevel(logging.INFO)
+        logger.setLevel(logging.WARNING if name == "torch" else logging.INFO)
 
 
 def twelve_numbers(out: Path, folder: Path) -> dict[str, dict[str, float]]:
