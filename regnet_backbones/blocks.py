@@ -103,26 +103,11 @@ class Block(nn.Module):
         return self.act(shortcut + self.drop_path(self.f(x)))
 
 
-class LinearBlock(nn.Module):
+class LinearBlock(Block):
     """Z: transform, plus the input where the shape stays; no activation at the end, no projection."""
 
-    def __init__(
-        self, w_in: int, w_out: int, w_b: int, group_width: int, w_se: int,
-        *, stride: int, dilation: int, projects: bool, drop_path: float, activation: str, norm: Norm,
-    ) -> None:  # fmt: skip
-        super().__init__()
-        self.f = Transform(
-            w_in,
-            w_out,
-            w_b,
-            group_width,
-            w_se,
-            stride=stride,
-            dilation=dilation,
-            activation=activation,
-            norm=norm,
-        )
-        self.drop_path = StochasticDepth(drop_path)
+    def __init__(self, *widths: int, projects: bool, **options) -> None:
+        super().__init__(*widths, projects=False, **options)
         self.has_skip = not projects
 
     def forward(self, x: Tensor) -> Tensor:
