@@ -1,4 +1,6 @@
 import json
+import os
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
@@ -50,3 +52,9 @@ def test_bad_input_is_one_sentence(args, said):
     assert result.output.startswith("error: ")
     assert said in result.output
     assert result.output.count("\n") == 1
+
+
+def test_scripts_run_by_their_name():
+    scripts = sorted((Path(__file__).parents[1] / "tools").glob("*.[ps][yh]"))
+    assert len(scripts) >= 6
+    assert [path.name for path in scripts if not os.access(path, os.X_OK)] == []
